@@ -1,0 +1,111 @@
+"""`python -m bench`: boot the sides by turns and print how they compare."""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import BenchError
+from bench.artifacts import Artifacts, cache, prepare
+from bench.report import OURS, THEIRS, Report
+from bench.run import run
+from bench.sides import SIDES, qemu
+
+
+def main() -> int:
+    arguments = _arguments()
+    wanted = {*(arguments.only or [OURS, THEIRS]), *(["plain"] if arguments.plain else [])}
+    names = [name for name in SIDES if name in wanted]
+    try:
+        artifacts = prepare(with_xen=THEIRS in names)
+        before = {"machine": _machine(), "versions": _versions(artifacts, names)}
+        report = _compare(names, artifacts, arguments.rounds, arguments.timeout)
+        _show(report)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(before | report.record(), indent=2) + "\n")
+    except (BenchError, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Compare euxen with real Xen in QEMU's software emulation: same kernel, ramdisk and machine.",
+    )
+    parser.add_argument("--rounds", type=_count, default=3, metavar="N", help="boots of each side (default 3)")
+    parser.add_argument("--plain", action="store_true", help="measure the kernel in QEMU without Xen, too")
+    parser.add_argument(
+        "--only", choices=SIDES, nargs="+", metavar="SIDE", help=f"measure only these: {', '.join(SIDES)}"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured to FILE")
+    parser.add_argument("--timeout", type=_count, default=180, metavar="S", help="seconds for one boot (default 180)")
+    return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _compare(names: list[str], artifacts: Artifacts, rounds: int, timeout: float) -> Report:
+    """Boot every side once, then every side again: what else the machine does then slows all of them alike."""
+    sides = [SIDES[name](artifacts) for name in names]
+    report = Report({side.name: side.title for side in sides})
+    for number in range(1, rounds + 1):
+        for side in sides:
+            print(f"round {number} of {rounds}: {side.title} ...", end=" ", flush=True, file=sys.stderr)
+            try:
+                done = run(side, timeout, cache() / f"console-{side.name}.log")
+            except BaseException:
+                print(file=sys.stderr)
+                raise
+            print(f"shell after {done.ready:.2f} s, {done.seconds:.1f} s in all", file=sys.stderr)
+            report.add(side.name, done)
+    return report
+
+
+def _show(report: Report) -> None:
+    console = Console()
+    console.print(report.table())
+    if report.compared:
+        console.print("ratio: how many times faster euxen is than Xen in QEMU")
+    memory = report.memory_beside_ram()
+    if memory is not None:
+        console.print(f"euxen's own memory, beside the guest's: {memory / 1024:.0f} MiB at most")
+    for line in report.wrong_clocks():
+        console.print(f"clocks disagree: {line}")
+
+
+def _machine() -> dict[str, object]:
+    """What the figures were measured on, and how busy it was with other things."""
+    model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return {
+        "cpu": model[1] if model else platform.machine(),
+        "cpus": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+    }
+
+
+def _versions(artifacts: Artifacts, names: list[str]) -> dict[str, str]:
+    versions = dict(artifacts.versions)
+    if names != [OURS]:
+        told = subprocess.run([qemu(), "--version"], capture_output=True, text=True, check=True).stdout
+        versions["qemu"] = told.splitlines()[0].removeprefix("QEMU emulator version ")
+    return versions
+
+
+if __name__ == "__main__":
+    sys.exit(main())
