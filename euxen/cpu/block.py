@@ -1,0 +1,70 @@
+"""The block of words through which an engine, its native handlers and the hypervisor meet.
+
+There is one per engine. The engine fills in where things are; the hypervisor fills in its handlers
+and the vCPU that runs. A native handler is given the block's address and finds the rest from it.
+"""
+
+from __future__ import annotations
+
+from euxen.abi.structure import Structure, u64
+
+
+class CpuBlock(Structure):
+    """What native code knows of the CPU that it runs for. Ours: no header of Xen's declares it."""
+
+    env: int = u64()
+    """Host address of the registers; ``cpu.state`` has the offsets."""
+    cpu: int = u64()
+    uc: int = u64()
+    vcpu: int = u64()
+    """Host address of the hypervisor's record of the vCPU that is loaded. Means nothing to cpu/."""
+
+    ram: int = u64()
+    """Host address of machine frame 0."""
+    frames: int = u64()
+    """How many machine frames there are."""
+    code_map: int = u64()
+    """Host address of one byte per machine frame: non-zero where translated code came from."""
+
+    root: int = u64()
+    """Machine address of the top-level page table for CPL 0 to 2."""
+    user_root: int = u64()
+    """The same for CPL 3."""
+
+    exit_reason: int = u64()
+    """Why the engine comes back, or 0 while it need not; see ``cpu.engine.ExitReason``."""
+    exit_info: int = u64()
+    kicked: int = u64()
+    """Set by another thread: let the hypervisor look at what has happened."""
+
+    walk_frame: int = u64()
+    """Results of the last page walk: the machine address of the page,"""
+    walk_protection: int = u64()
+    """what may be done with it (the PROT_* bits of ``unicorn.softmmu``),"""
+    walk_entry: int = u64()
+    """and where its entry is, as a host address."""
+
+    on_page_fault: int = u64()
+    """``(block, address, error_code)``"""
+    on_store: int = u64()
+    """``(block, address, value, bytes)``: a store that the page tables forbid; non-zero if it was done."""
+    on_trap: int = u64()
+    """``(block, vector, error_code, software)``"""
+    on_syscall: int = u64()
+    """``(block)``; rip is that of the next instruction"""
+    on_interrupt: int = u64()
+    """``(block)``: between two blocks of code, after a kick"""
+    on_descriptor: int = u64()
+    """``(block, selector, writable)``: the descriptor, or -1 where there is none"""
+
+    cc_compute_all: int = u64()
+    cpu_exec: int = u64()
+    cpu_loop_exit: int = u64()
+    cpu_restore_state: int = u64()
+    tlb_flush: int = u64()
+    tlb_flush_by_mmuidx: int = u64()
+    tlb_flush_page: int = u64()
+    tlb_reset_dirty: int = u64()
+    tb_invalidate: int = u64()
+    load_originals: int = u64()
+    exit_label: int = u64()

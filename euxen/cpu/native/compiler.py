@@ -1,0 +1,205 @@
+"""Turns native functions into one relocatable object file. The only module that imports numba.
+
+numba compiles each function for 64-bit integers; around each we put an entry point of the C calling
+convention with the function's own name, and LLVM emits the whole as one object. Numba's arithmetic
+turns a mix of signed and unsigned integers into floating point without a word, so every inferred
+type is checked: a function in which anything but integers and booleans appears is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import llvmlite.binding as llvm
+import llvmlite.ir as ir
+import numba
+from numba.core import types
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import typeof_impl
+
+from euxen.abi.structure import StructureType
+from euxen.cpu.native.language import Intrinsic, NativeFunction
+
+I1, I8, I16, I32, I64, I128 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64, 128))
+BYTES = I8.as_pointer()
+
+Lowering = Callable[..., Any]
+
+
+def _pointer(b: Any, address: Any, kind: Any) -> Any:
+    return b.inttoptr(address, kind.as_pointer())
+
+
+def _load(kind: Any, extend: str = "zext") -> Lowering:
+    def lower(b: Any, address: Any) -> Any:
+        value = b.load(_pointer(b, address, kind), align=1)
+        # Volatile: shared memory is read once, exactly where the code says so.
+        value.volatile = True
+        return value if kind is I64 else getattr(b, extend)(value, I64)
+
+    return lower
+
+
+def _store(kind: Any) -> Lowering:
+    def lower(b: Any, address: Any, value: Any) -> None:
+        b.store(value if kind is I64 else b.trunc(value, kind), _pointer(b, address, kind), align=1)
+
+    return lower
+
+
+def _atomic(operation: str, kind: Any = I64) -> Lowering:
+    def lower(b: Any, address: Any, value: Any) -> Any:
+        operand = value if kind is I64 else b.trunc(value, kind)
+        old = b.atomic_rmw(operation, _pointer(b, address, kind), operand, "seq_cst")
+        return old if kind is I64 else b.zext(old, I64)
+
+    return lower
+
+
+def _cas64(b: Any, address: Any, expected: Any, value: Any) -> Any:
+    return b.extract_value(b.cmpxchg(_pointer(b, address, I64), expected, value, "seq_cst", "seq_cst"), 0)
+
+
+def _mulshift(b: Any, x: Any, y: Any, bits: Any) -> Any:
+    product = b.mul(b.zext(x, I128), b.zext(y, I128))
+    return b.trunc(b.lshr(product, b.zext(bits, I128)), I64)
+
+
+def _call(b: Any, function: Any, *args: Any) -> Any:
+    kind = ir.FunctionType(I64, [I64] * len(args))
+    return b.call(b.inttoptr(function, kind.as_pointer()), args)
+
+
+def _libc(name: str, second: Any) -> Lowering:
+    def lower(b: Any, address: Any, value: Any, size: Any) -> None:
+        kind = ir.FunctionType(BYTES, [BYTES, second, I64])
+        function = b.module.globals.get(name) or ir.Function(b.module, kind, name)
+        operand = b.inttoptr(value, BYTES) if second is BYTES else b.trunc(value, second)
+        b.call(function, [b.inttoptr(address, BYTES), operand, size])
+
+    return lower
+
+
+LOWERINGS: dict[str, Lowering] = {
+    "load8": _load(I8),
+    "load16": _load(I16),
+    "load32": _load(I32),
+    "load32s": _load(I32, "sext"),
+    "load64": _load(I64),
+    "store8": _store(I8),
+    "store16": _store(I16),
+    "store32": _store(I32),
+    "store64": _store(I64),
+    "cas64": _cas64,
+    "xchg64": _atomic("xchg"),
+    "or64": _atomic("or"),
+    "and64": _atomic("and"),
+    "add64": _atomic("add"),
+    "or8": _atomic("or", I8),
+    "ult": lambda b, x, y: b.icmp_unsigned("<", x, y),
+    "ule": lambda b, x, y: b.icmp_unsigned("<=", x, y),
+    "shr": lambda b, x, bits: b.lshr(x, bits),
+    "udiv": lambda b, x, y: b.udiv(x, y),
+    "mulshift": _mulshift,
+    "ctz": lambda b, x: b.cttz(x, I1(0)),
+    "popcount": lambda b, x: b.ctpop(x),
+    "fill": _libc("memset", I32),
+    "copy": _libc("memmove", BYTES),
+    **{f"call{n}": _call for n in (1, 2, 3, 4, 5, 7)},
+}
+PREDICATES = {"ult", "ule"}
+
+
+@typeof_impl.register(StructureType)
+def _type_of_structure(value: StructureType, context: Any) -> Any:
+    """A structure is to numba a module of constants: the offsets of its fields."""
+    return types.Module(value)
+
+
+class NativeTypeError(Exception):
+    """A native function in which numba inferred something that is no integer."""
+
+
+def _numba_intrinsic(source: Intrinsic) -> Any:
+    """Wrap a lowering as numba's kind of intrinsic: (i64, ...) -> i64, bool or nothing."""
+    lowering = LOWERINGS[source.name]
+    result: Any
+    if source.name.startswith("store") or source.name in ("fill", "copy"):
+        result = types.void
+    else:
+        result = types.boolean if source.name in PREDICATES else types.int64
+    signature = result(*[types.int64] * source.arity)
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        value = lowering(builder, *args)
+        return context.get_dummy_value() if result is types.void else value
+
+    names = ", ".join(f"a{i}" for i in range(source.arity))
+    scope: dict[str, Any] = {"signature": signature, "codegen": codegen}
+    # numba counts the parameters of the function that it is given, so it needs the right number.
+    exec(f"def {source.name}(typingctx, {names}):\n    return signature, codegen", scope)
+    return numba_intrinsic(scope[source.name])
+
+
+_intrinsics: dict[str, Any] = {}
+
+
+def numba_type_of(source: Intrinsic | NativeFunction[Any]) -> Any:
+    """The numba type of a global that native code names."""
+    if isinstance(source, NativeFunction):
+        return cpu_target.typing_context.resolve_value_type(_compile(source))
+    if not _intrinsics:
+        _intrinsics.update({name: _numba_intrinsic(known) for name, known in Intrinsic.registry.items()})
+        cpu_target.typing_context.refresh()
+        cpu_target.target_context.refresh()
+    return cpu_target.typing_context.resolve_value_type(_intrinsics[source.name])
+
+
+def _compile(function: NativeFunction[Any]) -> Any:
+    """Compile one function, and with it those that it calls."""
+    if function.compiled is None:
+        signature = types.int64(*[types.int64] * function.arity)
+        options = {"error_model": "numpy", "boundscheck": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+        function.compiled = numba.njit(signature, **options)(function.function)  # type: ignore[call-overload]
+        (result,) = function.compiled.overloads.values()
+        for name, kind in result.type_annotation.typemap.items():
+            if isinstance(kind, types.Float | types.UniTuple) or kind == types.uint64:
+                raise NativeTypeError(
+                    f"{function.name}: {name} became {kind}, and native code has only 64-bit integers"
+                )
+    return function.compiled
+
+
+def _entry_points(functions: list[NativeFunction[Any]]) -> ir.Module:
+    """One C function per native function: calls numba's form of it and drops numba's status."""
+    module = ir.Module("entries")
+    module.triple = llvm.get_process_triple()
+    for function in functions:
+        (result,) = function.compiled.overloads.values()
+        inner_type = ir.FunctionType(I32, [I64.as_pointer(), BYTES.as_pointer(), *[I64] * function.arity])
+        inner = ir.Function(module, inner_type, result.fndesc.llvm_func_name)
+        entry = ir.Function(module, ir.FunctionType(I64, [I64] * function.arity), function.name)
+        builder = ir.IRBuilder(entry.append_basic_block())
+        value, exception = builder.alloca(I64), builder.alloca(BYTES)
+        builder.call(inner, [value, exception, *entry.args])
+        builder.ret(builder.load(value))
+    return module
+
+
+def compile_object(functions: Iterable[NativeFunction[Any]], progress: Callable[[int, int], None]) -> bytes:
+    """Compile ``functions`` into one object file; ``progress`` is told how many of how many are done."""
+    todo = list(functions)
+    codegen = cpu_target.target_context.codegen()
+    library = codegen.create_library("euxen")
+    for done, function in enumerate(todo):
+        progress(done, len(todo))
+        (result,) = _compile(function).overloads.values()
+        library.add_linking_library(result.library)
+    with global_compiler_lock:
+        library.add_ir_module(_entry_points(todo))
+        library.finalize()
+    progress(len(todo), len(todo))
+    return bytes(codegen._tm.emit_object(library._final_module))
