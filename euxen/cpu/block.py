@@ -58,13 +58,6 @@ class CpuBlock(Structure):
     """``(block, selector, writable)``: the descriptor, or -1 where there is none"""
 
     cc_compute_all: int = u64()
-    cpu_exec: int = u64()
-    cpu_loop_exit: int = u64()
-    cpu_restore_state: int = u64()
-    tlb_flush: int = u64()
-    tlb_flush_by_mmuidx: int = u64()
-    tlb_flush_page: int = u64()
-    tlb_reset_dirty: int = u64()
-    tb_invalidate: int = u64()
-    load_originals: int = u64()
+    """Host address of the function that works out lazily kept flags."""
     exit_label: int = u64()
+    """While a block of code is being translated: the label at its end to which it leaves early."""

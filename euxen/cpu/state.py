@@ -7,7 +7,7 @@ and segment registers have a hidden part, so both have functions.
 
 from __future__ import annotations
 
-from euxen.cpu import block as b
+from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import call4, load32, load64, native, store32, store64
 
 # General registers, in the order of their encoding.
@@ -55,12 +55,12 @@ DESC_DPL_SHIFT = 13
 @native
 def rflags(block: int) -> int:
     """RFLAGS as the guest would push them. Valid inside a handler, while the translator runs."""
-    env = load64(block + b.ENV)
+    env = load64(block + CpuBlock.env)
     op = load32(env + CC_OP)
     if op == CC_OP_EFLAGS:
         arithmetic = load64(env + CC_SRC)
     else:
-        compute = load64(block + b.CC_COMPUTE_ALL)
+        compute = load64(block + CpuBlock.cc_compute_all)
         arithmetic = call4(compute, load64(env + CC_DST), load64(env + CC_SRC), load64(env + CC_SRC2), op)
     direction = DIRECTION if load32(env + DF) == DF_DOWN else 0
     return (load64(env + EFLAGS) & ~LAZY) | (arithmetic & ARITHMETIC) | direction | 2
@@ -69,7 +69,7 @@ def rflags(block: int) -> int:
 @native
 def set_rflags(block: int, flags: int) -> int:
     """Set RFLAGS, all of them."""
-    env = load64(block + b.ENV)
+    env = load64(block + CpuBlock.env)
     store64(env + EFLAGS, (flags & ~LAZY) | 2)
     store64(env + CC_SRC, flags & ARITHMETIC)
     store32(env + CC_OP, CC_OP_EFLAGS)

@@ -21,10 +21,12 @@ from numba.extending import intrinsic as numba_intrinsic
 from numba.extending import typeof_impl
 
 from euxen.abi.structure import StructureType
-from euxen.cpu.native.language import Intrinsic, NativeFunction
+from euxen.cpu.native.language import SLOTS, Intrinsic, NativeFunction
 
 I1, I8, I16, I32, I64, I128 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64, 128))
 BYTES = I8.as_pointer()
+
+RETURN_ADDRESS = "llvm.returnaddress"
 
 Lowering = Callable[..., Any]
 
@@ -83,6 +85,14 @@ def _libc(name: str, second: Any) -> Lowering:
     return lower
 
 
+def _slots(b: Any) -> Any:
+    kind = ir.ArrayType(I64, SLOTS)
+    variable = b.module.globals.get("euxen.slots") or ir.GlobalVariable(b.module, kind, "euxen.slots")
+    variable.linkage = "common"  # every module declares it, and linking makes them one
+    variable.initializer = kind(None)
+    return b.ptrtoint(variable, I64)
+
+
 LOWERINGS: dict[str, Lowering] = {
     "load8": _load(I8),
     "load16": _load(I16),
@@ -106,6 +116,7 @@ LOWERINGS: dict[str, Lowering] = {
     "mulshift": _mulshift,
     "ctz": lambda b, x: b.cttz(x, I1(0)),
     "popcount": lambda b, x: b.ctpop(x),
+    "slots": _slots,
     "fill": _libc("memset", I32),
     "copy": _libc("memmove", BYTES),
     **{f"call{n}": _call for n in (1, 2, 3, 4, 5, 7)},
@@ -116,7 +127,7 @@ PREDICATES = {"ult", "ule"}
 @typeof_impl.register(StructureType)
 def _type_of_structure(value: StructureType, context: Any) -> Any:
     """A structure is to numba a module of constants: the offsets of its fields."""
-    return types.Module(value)
+    return types.Module(value)  # type: ignore[no-untyped-call]
 
 
 class NativeTypeError(Exception):
@@ -137,10 +148,10 @@ def _numba_intrinsic(source: Intrinsic) -> Any:
         value = lowering(builder, *args)
         return context.get_dummy_value() if result is types.void else value
 
-    names = ", ".join(f"a{i}" for i in range(source.arity))
+    names = "".join(f", a{i}" for i in range(source.arity))
     scope: dict[str, Any] = {"signature": signature, "codegen": codegen}
     # numba counts the parameters of the function that it is given, so it needs the right number.
-    exec(f"def {source.name}(typingctx, {names}):\n    return signature, codegen", scope)
+    exec(f"def {source.name}(typingctx{names}):\n    return signature, codegen", scope)
     return numba_intrinsic(scope[source.name])
 
 
@@ -161,7 +172,7 @@ def numba_type_of(source: Intrinsic | NativeFunction[Any]) -> Any:
 def _compile(function: NativeFunction[Any]) -> Any:
     """Compile one function, and with it those that it calls."""
     if function.compiled is None:
-        signature = types.int64(*[types.int64] * function.arity)
+        signature = types.int64(*[types.int64] * (function.arity + function.wants_return_address))
         options = {"error_model": "numpy", "boundscheck": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
         function.compiled = numba.njit(signature, **options)(function.function)  # type: ignore[call-overload]
         (result,) = function.compiled.overloads.values()
@@ -174,17 +185,26 @@ def _compile(function: NativeFunction[Any]) -> Any:
 
 
 def _entry_points(functions: list[NativeFunction[Any]]) -> ir.Module:
-    """One C function per native function: calls numba's form of it and drops numba's status."""
+    """One C function per native function: calls numba's form of it and drops numba's status.
+
+    A last parameter named ``return_address`` is not C's: the entry point finds it out.
+    """
     module = ir.Module("entries")
     module.triple = llvm.get_process_triple()
     for function in functions:
         (result,) = function.compiled.overloads.values()
-        inner_type = ir.FunctionType(I32, [I64.as_pointer(), BYTES.as_pointer(), *[I64] * function.arity])
+        words = [I64] * (function.arity + function.wants_return_address)
+        inner_type = ir.FunctionType(I32, [I64.as_pointer(), BYTES.as_pointer(), *words])
         inner = ir.Function(module, inner_type, result.fndesc.llvm_func_name)
         entry = ir.Function(module, ir.FunctionType(I64, [I64] * function.arity), function.name)
         builder = ir.IRBuilder(entry.append_basic_block())
         value, exception = builder.alloca(I64), builder.alloca(BYTES)
-        builder.call(inner, [value, exception, *entry.args])
+        args = list(entry.args)
+        if function.wants_return_address:
+            kind = ir.FunctionType(BYTES, [I32])
+            intrinsic = module.globals.get(RETURN_ADDRESS) or ir.Function(module, kind, RETURN_ADDRESS)
+            args.append(builder.ptrtoint(builder.call(intrinsic, [I32(0)]), I64))
+        builder.call(inner, [value, exception, *args])
         builder.ret(builder.load(value))
     return module
 

@@ -7,7 +7,8 @@ A function marked ``@native`` is compiled by numba. Its rules:
   *signed*: use ``ult`` and ``shr`` where a value may have its top bit set.
 - A constant above 2**63-1 has to be written ``signed(0xffff800000000000)`` at module level.
 - A C function receives and returns such integers. Where C declares a narrower argument, the upper
-  bits are undefined: mask them.
+  bits are undefined: mask them. A last parameter called ``return_address`` is not passed by C: it is
+  the place in the caller's code to which the function will return.
 - Nothing may raise, allocate or touch a Python object.
 
 A native function can be called from native code, from C by ``address``, and from Python.
@@ -22,6 +23,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+SLOTS = 64
+
+
 class NativeFunction(Generic[P]):
     """A function of the native runtime. Calling it from Python runs the compiled code."""
 
@@ -30,7 +34,9 @@ class NativeFunction(Generic[P]):
     def __init__(self, function: Callable[P, int]) -> None:
         self.function = function
         self.name = f"{function.__module__}.{function.__qualname__}"
-        self.arity = function.__code__.co_argcount
+        count = function.__code__.co_argcount
+        self.wants_return_address = "return_address" in function.__code__.co_varnames[count - 1 : count]
+        self.arity = count - self.wants_return_address
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
         self.compiled: Any = None
@@ -240,6 +246,12 @@ def fill(address: int, byte: int, size: int) -> None:
 @intrinsic
 def copy(destination: int, source: int, size: int) -> None:
     """``memmove``."""
+
+
+@intrinsic
+def slots() -> int:
+    """The address of ``SLOTS`` words of process-wide memory, for what native code has to find from nothing."""
+    return 0
 
 
 @intrinsic

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from typing import TypeVar
 
 from euxen.abi.structure import Structure
 
-S = TypeVar("S", bound=Structure)
+MAP_NORESERVE = 0x4000
 
 
 class Memory:
     """A block of host memory with an address for native code and a ``view`` for Python."""
 
     def __init__(self, size: int) -> None:
-        self._map = mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE)
+        self._map = mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
         self.size = size
         self.view = memoryview(self._map)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))

@@ -1,0 +1,63 @@
+"""The contract between the hypervisor and whatever executes guest instructions.
+
+The shape is KVM's: an engine runs one vCPU of one domain until something happens that its native
+handlers can't finish, and comes back with the reason.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Protocol
+
+from euxen.cpu.block import CpuBlock
+from euxen.cpu.native.memory import Record
+
+
+class ExitReason(enum.IntEnum):
+    """Why an engine came back. ``CpuBlock.exit_info`` says more."""
+
+    NONE = 0
+    HYPERCALL = 1
+    """The guest called, and the call is one that Python handles."""
+    EMULATE = 2
+    """A privileged instruction; info is the vector that it would raise."""
+    BLOCKED = 3
+    """The vCPU has nothing to do until an event arrives."""
+    DEADLINE = 4
+    """The time slice is over."""
+    CRASH = 5
+    """The domain did what Xen crashes a domain for; info is a ``CrashReason`` of the hypervisor."""
+    SHUTDOWN = 6
+    """The domain ended itself; info is SHUTDOWN_*."""
+    ATTENTION = 7
+    """An event for somebody outside of this domain is pending."""
+
+
+class Engine(Protocol):
+    """What every engine can do. One instance serves one domain; its vCPUs take turns on it."""
+
+    block: Record
+    """The ``CpuBlock``, shared with native code."""
+
+    def run(self) -> ExitReason:
+        """Execute the loaded vCPU until there is a reason to come back. Releases the GIL meanwhile."""
+        ...
+
+    def kick(self) -> None:
+        """From any thread: have the hypervisor's ``on_interrupt`` called soon."""
+        ...
+
+    def flush_tlb(self, address: int | None = None) -> None:
+        """Forget every translation, or those of one page."""
+        ...
+
+    def invalidate_code(self, address: int, size: int) -> None:
+        """Machine memory was written from outside: forget what was translated from it."""
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds."""
+        ...
+
+
+__all__ = ["CpuBlock", "Engine", "ExitReason"]

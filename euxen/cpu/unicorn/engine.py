@@ -1,0 +1,180 @@
+"""UnicornEngine: one guest's CPU, run by QEMU's translator.
+
+What it does not model: caches and their attributes, performance counters, alignment checks (#AC),
+speculation, AVX and XSAVE, machine checks. Precision of x87 transcendental functions is the
+translator's. Time passes by the host's clock, not by instructions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+from euxen.cpu.block import CpuBlock
+from euxen.cpu.engine import ExitReason
+from euxen.cpu.native.language import NativeFunction
+from euxen.cpu.native.memory import Memory, Record
+from euxen.cpu.unicorn import layout, segments, softmmu, translate, traps
+from euxen.cpu.unicorn.library import Library, LibraryError
+
+UC_ARCH_X86, UC_MODE_64 = 4, 8
+UC_PROT_ALL = 7
+UC_HOOK_INTR, UC_HOOK_INSN_INVALID = 1 << 0, 1 << 14
+UC_CTL_WRITE_1 = 1 << 26 | 1 << 30
+UC_CTL_UC_USE_EXITS, UC_CTL_TCG_BUFFER_SIZE = 4, 13
+UC_X86_REG_RAX, UC_X86_REG_R15, UC_X86_REG_EFLAGS = 35, 113, 25
+CODE_BUFFER_BYTES = 128 << 20
+"""Room for translated code. When it is full everything is translated again."""
+
+
+def replacements() -> dict[str, int]:
+    """What takes the place of the library's own functions."""
+    ours: dict[str, NativeFunction[...]] = {
+        "helper_ret_ldub_mmu": softmmu.load_8,
+        "helper_le_lduw_mmu": softmmu.load_16,
+        "helper_le_ldul_mmu": softmmu.load_32,
+        "helper_le_ldq_mmu": softmmu.load_64,
+        "helper_ret_stb_mmu": softmmu.store_8,
+        "helper_le_stw_mmu": softmmu.store_16,
+        "helper_le_stl_mmu": softmmu.store_32,
+        "helper_le_stq_mmu": softmmu.store_64,
+        "helper_load_seg": segments.load_seg,
+        "helper_ljmp_protected": segments.ljmp,
+        "helper_lcall_protected": segments.lcall,
+        "helper_lret_protected": segments.lret,
+        "helper_iret_protected": segments.iret,
+        "helper_lar": segments.lar,
+        "helper_lsl": segments.lsl,
+        "helper_verr": segments.verr,
+        "helper_verw": segments.verw,
+        "helper_syscall": traps.syscall,
+        "helper_sysenter": traps.sysenter,
+        "tcg_gen_callN": translate.emit_call,
+        "tcg_gen_exit_tb": translate.emit_exit,
+        "tlb_protect_code": translate.protect_code,
+        "tlb_unprotect_code": translate.unprotect_code,
+        "tlb_reset_dirty_by_vaddr": translate.nothing,
+        "tlb_set_dirty": translate.nothing,
+        "tb_flush": translate.flush_code,
+    }
+    return {name: function.address for name, function in ours.items()}
+
+
+class UnicornEngine:
+    """An engine for one domain. See ``cpu.engine.Engine`` for the contract."""
+
+    library: Library | None = None
+
+    @classmethod
+    def prepare(cls, cache: Path) -> None:
+        """Load the library, once per process. The native library has to be loaded before."""
+        if cls.library is None:
+            cls.library = Library(cache, replacements())
+
+    def __init__(self, ram: int, frames: int) -> None:
+        """``ram`` is the host address of machine frame 0 of ``frames``. Raises LibraryError."""
+        if self.library is None:
+            raise LibraryError("UnicornEngine.prepare has to be called first.")
+        self._lib = self.library.lib
+        self._code_map = Memory(frames)
+        self.block = Record(CpuBlock)
+        self._uc = self._open(ram, frames)
+        self._adopt(ram, frames)
+
+    def _open(self, ram: int, frames: int) -> ctypes.c_void_p:
+        uc = ctypes.c_void_p()
+        self._check(self._lib.uc_open(UC_ARCH_X86, UC_MODE_64, ctypes.byref(uc)))
+        control = self._lib.uc_ctl
+        self._check(control(uc, UC_CTL_TCG_BUFFER_SIZE | UC_CTL_WRITE_1, ctypes.c_uint32(CODE_BUFFER_BYTES)))
+        # No address is the end of emulation, not even 0.
+        self._check(control(uc, UC_CTL_UC_USE_EXITS | UC_CTL_WRITE_1, ctypes.c_int(1)))
+        size = ctypes.c_size_t(frames << 12)
+        self._check(self._lib.uc_mem_map_ptr(uc, ctypes.c_uint64(0), size, UC_PROT_ALL, ctypes.c_void_p(ram)))
+        return uc
+
+    def _check(self, error: int) -> None:
+        if error:
+            raise LibraryError(f"libunicorn refuses to make a CPU: its error {error}.")
+
+    def _adopt(self, ram: int, frames: int) -> None:
+        """Let block and library know of each other, and put the hooks in."""
+        uc = self._uc.value
+        assert uc is not None and self.library is not None
+        cpu = _word(uc + layout.UC_CPU)
+        env = _word(cpu + layout.CPU_ENV)
+        block = self.block
+        block["uc"], block["cpu"], block["env"] = uc, cpu, env
+        block["ram"], block["frames"], block["code_map"] = ram, frames, self._code_map.address
+        block["cc_compute_all"] = self.library.address("helper_cc_compute_all")
+        self._verify_layout(cpu, env)
+        ctypes.c_uint8.from_address(uc + layout.UC_NO_EXIT_REQUEST).value = 1
+        _set_word(cpu + layout.CPU_OPAQUE, block.address)
+        kind = _word(cpu + layout.CPU_CLASS)
+        _set_word(kind + layout.CLASS_TLB_FILL, softmmu.tlb_fill.address)
+        _set_word(kind + layout.CLASS_EXEC_INTERRUPT, traps.exec_interrupt.address)
+        ctypes.c_uint8.from_address(cpu + layout.CPU_CREATED).value = 1
+        ctypes.c_uint8.from_address(cpu + layout.CPU_STOP).value = 0
+        ctypes.c_uint8.from_address(cpu + layout.CPU_STOPPED).value = 0
+        for kind_of_hook, function in (
+            (UC_HOOK_INTR, traps.exception),
+            (UC_HOOK_INSN_INVALID, traps.invalid_instruction),
+        ):
+            handle = ctypes.c_size_t()
+            everywhere = (ctypes.c_uint64(1), ctypes.c_uint64(0))
+            callback, argument = ctypes.c_void_p(function.address), ctypes.c_void_p(block.address)
+            self._check(
+                self._lib.uc_hook_add(self._uc, ctypes.byref(handle), kind_of_hook, callback, argument, *everywhere)
+            )
+
+    def _verify_layout(self, cpu: int, env: int) -> None:
+        """Write registers through the public interface and find them where ``state`` says that they are."""
+        if env - cpu != layout.ENV_TO_CPU or _word(cpu + layout.CPU_UC) != self._uc.value:
+            raise LibraryError(
+                "libunicorn's CPU is not laid out as that of version 2.1.4: install that version with pip."
+            )
+        for register, offset, value in (
+            (UC_X86_REG_RAX, 0, 0x1122_3344_5566_7788),
+            (UC_X86_REG_R15, 120, 0x0BAD_CAFE_0000_FFFF),
+            (UC_X86_REG_EFLAGS, 136, 0x202),
+        ):
+            self._check(self._lib.uc_reg_write(self._uc, register, ctypes.byref(ctypes.c_uint64(value))))
+            if _word(env + offset) != value:
+                raise LibraryError(
+                    "libunicorn keeps its registers where version 2.1.4 does not: install 2.1.4 with pip."
+                )
+            _set_word(env + offset, 0)
+
+    def run(self) -> ExitReason:
+        """Execute the loaded vCPU until there is a reason to come back. Releases the GIL meanwhile."""
+        return ExitReason(traps.run(self.block.address))
+
+    def kick(self) -> None:
+        """From any thread: have the hypervisor's ``on_interrupt`` called soon."""
+        traps.kick(self.block.address)
+
+    def flush_tlb(self, address: int | None = None) -> None:
+        """Forget every translation, or those of one page."""
+        assert self.library is not None
+        cpu = ctypes.c_void_p(self.block["cpu"])
+        if address is None:
+            self._lib["tlb_flush_x86_64"](cpu)
+        else:
+            self._lib["tlb_flush_page_x86_64"](cpu, ctypes.c_uint64(address))
+
+    def invalidate_code(self, address: int, size: int) -> None:
+        """Machine memory was written from outside: forget what was translated from it."""
+        translate.invalidate_code(self.block.address, address, size)
+
+    def close(self) -> None:
+        """Free what the library holds for this engine."""
+        if self._uc.value is not None:
+            self._lib.uc_close(self._uc)
+            self._uc = ctypes.c_void_p()
+
+
+def _word(address: int) -> int:
+    return int(ctypes.c_uint64.from_address(address).value)
+
+
+def _set_word(address: int, value: int) -> None:
+    ctypes.c_uint64.from_address(address).value = value

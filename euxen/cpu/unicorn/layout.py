@@ -1,0 +1,84 @@
+"""Where things are inside ``libunicorn`` 2.1.4 on x86-64 Linux, beyond the public API.
+
+The offsets hold for that wheel alone. ``library`` compares the file's build id before it loads it,
+and ``engine`` writes known values through the public API and reads them back here.
+"""
+
+BUILD_ID = "44285d3e80527122e9e361928189385906ec813e"
+
+# struct uc_struct
+UC_CPU = 440
+UC_STOP_REQUEST = 1389
+UC_QUIT_REQUEST = 1390
+UC_INVALID_ERROR = 1424
+UC_SIZE_RECUR_MEM = 1384
+UC_NO_EXIT_REQUEST = 2034
+UC_NESTED_LEVEL = 14840
+UC_TCG_CONTEXT = 768
+
+# CPUState
+CPU_CREATED = 16
+CPU_STOP = 17
+CPU_STOPPED = 18
+CPU_EXIT_REQUEST = 21
+CPU_INTERRUPT_REQUEST = 28
+CPU_ENV = 296
+CPU_OPAQUE = 33136
+"""A pointer that the library itself never uses: ours to the block."""
+CPU_HALTED = 33176
+CPU_EXCEPTION_INDEX = 33184
+CPU_UC = 33192
+CPU_CLASS = 33200
+CPU_TB_JMP_CACHE = 312
+TB_JMP_CACHE_BYTES = 4096 * 8
+
+# CPUClass
+CLASS_TLB_FILL = 72
+CLASS_EXEC_INTERRUPT = 144
+
+# From CPUX86State: what a context copy does not cover, and what lies before it.
+ENV_TO_CPU = 35408
+"""CPUState begins this far before CPUX86State."""
+ENV_ERROR_CODE = 5384
+ENV_EXCEPTION_IS_INT = 5388
+ENV_OLD_EXCEPTION = 5496
+ENV_FEATURES = 5632
+ENV_ICOUNT_DECR = -16
+ENV_TLB_DIRTY = -2192
+ENV_TLB_DESC = -2160
+ENV_TLB_FAST = -64
+
+# CPUTLBDesc and CPUTLBDescFast, one each per MMU mode
+TLB_DESC_SIZE = 696
+TLB_DESC_USED = 32
+TLB_DESC_VINDEX = 40
+TLB_DESC_VTABLE = 48
+TLB_DESC_VIOTLB = 560
+TLB_DESC_IOTLB = 688
+TLB_FAST_SIZE = 16
+VICTIMS = 8
+
+# CPUTLBEntry, 64 bytes; CPUIOTLBEntry, 16 bytes
+TLB_ENTRY_SIZE = 64
+TLB_READ, TLB_WRITE, TLB_CODE, TLB_PADDR, TLB_ADDEND = 0, 8, 16, 24, 32
+TLB_INVALID = 1 << 11
+TLB_NOTDIRTY = 1 << 10
+
+MMU_KERNEL = 2
+MMU_USER = 1
+"""The translator's MMU modes at CPL 0 to 2 without SMAP, and at CPL 3."""
+
+# TCGContext and the translator's intermediate code
+TCG_UC = 39280
+TCG_CPU_ENV = 39152
+INDEX_OP_SET_LABEL = 1
+INDEX_OP_LD_I32 = 13
+TCG_COND_LT = 2
+TCG_TYPE_I32 = 0
+TB_EXIT_REQUESTED = 3
+
+CPU_INTERRUPT_HARD = 2
+NO_EXCEPTION = 0xFFFF_FFFF
+"""``exception_index`` and ``old_exception`` when there is none."""
+EXCP06_ILLOP = 6
+EXCP_INTERRUPT = 0x10000

@@ -1,0 +1,200 @@
+"""Loads a private copy of libunicorn and lets our functions take the place of the library's own.
+
+The copy is private because the replacements hold for the whole library: another user of Unicorn in
+this process must not meet them. Inside the library every call of a function goes through its
+procedure linkage table, and every table of helpers holds relocated addresses, so writing an address
+into those slots before the first engine is opened is all that a replacement takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import json
+import mmap
+import shutil
+import struct
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from euxen.abi.structure import Structure, u64
+from euxen.cpu.native.language import native, slots, store64
+from euxen.cpu.unicorn import layout
+
+
+class Functions(Structure):
+    """The library's functions that native code calls: the address of each, in the process-wide slots.
+
+    ``load64(slots() + Functions.cpu_exec)`` is the library's own, also where a replacement is in force.
+    """
+
+    cpu_exec: int = u64()
+    cpu_loop_exit: int = u64()
+    cpu_restore_state: int = u64()
+    raise_exception_err_ra: int = u64()
+    tlb_flush: int = u64()
+    tlb_flush_by_mmuidx: int = u64()
+    tlb_flush_page: int = u64()
+    tlb_reset_dirty: int = u64()
+    tlb_set_dirty: int = u64()
+    tb_flush: int = u64()
+    tb_invalidate_phys_range: int = u64()
+    tcg_gen_callN: int = u64()
+    tcg_gen_exit_tb: int = u64()
+    tcg_gen_op1: int = u64()
+    tcg_gen_op3: int = u64()
+    tcg_gen_brcondi_i32: int = u64()
+    tcg_temp_new_internal: int = u64()
+    tcg_temp_free_internal: int = u64()
+    gen_new_label: int = u64()
+    helper_check_exit_request: int = u64()
+    helper_cc_compute_all: int = u64()
+    helper_ret_ldub_mmu: int = u64()
+    helper_le_lduw_mmu: int = u64()
+    helper_le_ldul_mmu: int = u64()
+    helper_le_ldq_mmu: int = u64()
+    helper_ret_stb_mmu: int = u64()
+    helper_le_stw_mmu: int = u64()
+    helper_le_stl_mmu: int = u64()
+    helper_le_stq_mmu: int = u64()
+    helper_load_seg: int = u64()
+    helper_ljmp_protected: int = u64()
+    helper_lcall_protected: int = u64()
+    helper_lret_protected: int = u64()
+    helper_iret_protected: int = u64()
+    helper_lar: int = u64()
+    helper_lsl: int = u64()
+    helper_verr: int = u64()
+    helper_verw: int = u64()
+    helper_syscall: int = u64()
+    helper_sysenter: int = u64()
+    helper_rdtsc: int = u64()
+    tlb_protect_code: int = u64()
+    tlb_unprotect_code: int = u64()
+    tlb_reset_dirty_by_vaddr: int = u64()
+
+
+SUFFIX = "_x86_64"
+RELOCATIONS = {1, 6, 7}
+"""R_X86_64_64, R_X86_64_GLOB_DAT and R_X86_64_JUMP_SLOT: the slots that hold a function's address."""
+
+
+class LibraryError(Exception):
+    """The installed libunicorn is not the one that we know. One sentence for people."""
+
+
+@native
+def _set_slot(offset: int, value: int) -> int:
+    store64(slots() + offset, value)
+    return 0
+
+
+class Library:
+    """The loaded copy: its C functions by name (``lib.uc_open``), and what was found in the file."""
+
+    def __init__(self, cache: Path, replacements: Mapping[str, int]) -> None:
+        """Copy, load and patch. ``replacements`` maps names of ``Functions`` to addresses of ours.
+
+        Raises LibraryError where the installed library is not the known one.
+        """
+        source = _installed()
+        self.path = _private_copy(source, cache)
+        self._offsets, self._slots = _symbols(self.path, source)
+        self.lib = ctypes.CDLL(str(self.path))
+        self._base = self._load_address()
+        for name in Functions.fields:
+            _set_slot(Functions.offsets[name], self.address(name))
+        self._replace(replacements)
+
+    def address(self, name: str) -> int:
+        """Where the library's own function ``name`` (without suffix) is in memory."""
+        return self._base + self._offsets[name]
+
+    def _load_address(self) -> int:
+        exported = ctypes.cast(self.lib["cpu_exec" + SUFFIX], ctypes.c_void_p).value
+        assert exported is not None
+        return exported - self._offsets["cpu_exec"]
+
+    def _replace(self, replacements: Mapping[str, int]) -> None:
+        libc = ctypes.CDLL(None)
+        page = mmap.PAGESIZE
+        for name, address in replacements.items():
+            for slot in self._slots[name]:
+                where = self._base + slot
+                # The tables are read-only after relocation.
+                if libc.mprotect(ctypes.c_void_p(where & -page), ctypes.c_size_t(page), 3) != 0:
+                    raise LibraryError(f"libunicorn's table of {name} can't be written: the system forbids it.")
+                ctypes.c_uint64.from_address(where).value = address
+
+
+def _installed() -> Path:
+    """The shared library in the installed unicorn package, found without importing the package."""
+    spec = importlib.util.find_spec("unicorn")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / "lib" / "libunicorn.so.2"
+        if path.exists():
+            return path
+    raise LibraryError("The Python package unicorn is not installed here as a wheel for Linux on x86-64.")
+
+
+def _private_copy(source: Path, cache: Path) -> Path:
+    target = cache / f"libunicorn-{layout.BUILD_ID}.so"
+    if not target.exists() or target.stat().st_size != source.stat().st_size:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as file, source.open("rb") as original:
+            shutil.copyfileobj(original, file)
+        Path(file.name).replace(target)
+    return target
+
+
+def _symbols(path: Path, source: Path) -> tuple[dict[str, int], dict[str, list[int]]]:
+    """For each of ``Functions``: its offset in the file's address space, and its slots'. Cached beside the copy."""
+    known = path.with_suffix(".json")
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        offsets, slots_of = json.loads(known.read_text())
+        if set(offsets) == set(Functions.fields):
+            return offsets, slots_of
+    offsets, slots_of = _read_symbols(path.read_bytes(), source)
+    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        json.dump([offsets, slots_of], file)
+        file.close()
+        Path(file.name).replace(known)
+    return offsets, slots_of
+
+
+def _read_symbols(data: bytes, source: Path) -> tuple[dict[str, int], dict[str, list[int]]]:
+    sections = _sections(data)
+    if bytes.fromhex(layout.BUILD_ID) not in data[slice(*sections[".note.gnu.build-id"])]:
+        raise LibraryError(f"{source} is not the library of unicorn 2.1.4: install that version with pip.")
+    strings = sections[".dynstr"][0]
+    wanted = {(name + SUFFIX).encode(): name for name in Functions.fields}
+    offsets: dict[str, int] = {}
+    by_index: dict[int, str] = {}
+    for index, (text, value) in enumerate(struct.iter_unpack("<I4xQ8x", data[slice(*sections[".dynsym"])])):
+        start = strings + text
+        name = wanted.get(data[start : data.index(b"\0", start)])
+        if name is not None:
+            offsets[name] = value
+            by_index[index] = name
+    slots_of: dict[str, list[int]] = {name: [] for name in offsets}
+    for table in (".rela.dyn", ".rela.plt"):
+        for slot, kind, symbol in struct.iter_unpack("<QII8x", data[slice(*sections[table])]):
+            if kind in RELOCATIONS and symbol in by_index:
+                slots_of[by_index[symbol]].append(slot)
+    missing = wanted.keys() - {(name + SUFFIX).encode() for name in offsets}
+    if missing:
+        raise LibraryError(f"{source} lacks {min(missing).decode()}: install unicorn 2.1.4 with pip.")
+    return offsets, slots_of
+
+
+def _sections(data: bytes) -> dict[str, tuple[int, int]]:
+    """Name to (start, end) in the file, for every section of a 64-bit ELF file."""
+    table, entry_size, count, names = struct.unpack_from("<Q10xHHH", data, 0x28)
+    headers = [struct.unpack_from("<I20xQQ", data, table + i * entry_size) for i in range(count)]
+    base = headers[names][1]
+    return {
+        data[base + name : data.index(b"\0", base + name)].decode(): (start, start + size)
+        for name, start, size in headers
+    }

@@ -1,0 +1,109 @@
+"""Two changes to how the library translates, and the book-keeping of translated code.
+
+The library calls a helper at the start of every block to ask whether it should stop. We emit that
+question as two instructions instead. And it loses track of pages that hold code when they can be
+written through another mapping: here a page is watched for as long as any code came from it.
+"""
+
+from __future__ import annotations
+
+from euxen.cpu.block import CpuBlock
+from euxen.cpu.native.language import (
+    call1,
+    call2,
+    call3,
+    call4,
+    call5,
+    fill,
+    load8,
+    load32,
+    load64,
+    native,
+    slots,
+    store8,
+    store32,
+    store64,
+)
+from euxen.cpu.unicorn import layout
+from euxen.cpu.unicorn.library import Functions
+
+
+@native
+def _block_of_uc(uc: int) -> int:
+    return load64(load64(uc + layout.UC_CPU) + layout.CPU_OPAQUE)
+
+
+@native
+def emit_call(context: int, helper: int, result: int, count: int, arguments: int) -> int:
+    """``tcg_gen_callN``: as ever, but the exit check becomes a load and a branch."""
+    if helper != load64(slots() + Functions.helper_check_exit_request):
+        return call5(load64(slots() + Functions.tcg_gen_callN), context, helper, result, count, arguments)
+    flag = call3(load64(slots() + Functions.tcg_temp_new_internal), context, layout.TCG_TYPE_I32, 0)
+    env = context + load64(context + layout.TCG_CPU_ENV)
+    emit3 = load64(slots() + Functions.tcg_gen_op3)
+    call5(emit3, context, layout.INDEX_OP_LD_I32, flag, env, layout.ENV_ICOUNT_DECR)
+    label = call1(load64(slots() + Functions.gen_new_label), context)
+    branch = load64(slots() + Functions.tcg_gen_brcondi_i32)
+    call5(branch, context, layout.TCG_COND_LT, flag - context, 0, label)
+    call2(load64(slots() + Functions.tcg_temp_free_internal), context, flag)
+    store64(_block_of_uc(load64(context + layout.TCG_UC)) + CpuBlock.exit_label, label)
+    return 0
+
+
+@native
+def emit_exit(context: int, block_and: int, number: int) -> int:
+    """``tcg_gen_exit_tb``: at the end of a block, the exit check's branch arrives."""
+    if number & 0xFFFF_FFFF == layout.TB_EXIT_REQUESTED:
+        block = _block_of_uc(load64(context + layout.TCG_UC))
+        label = load64(block + CpuBlock.exit_label)
+        if label:
+            store64(block + CpuBlock.exit_label, 0)
+            store32(label, load32(label) | 1)
+            call3(load64(slots() + Functions.tcg_gen_op1), context, layout.INDEX_OP_SET_LABEL, label)
+    return call3(load64(slots() + Functions.tcg_gen_exit_tb), context, block_and, number)
+
+
+@native
+def protect_code(uc: int, address: int) -> int:
+    """``tlb_protect_code``: the first code was translated from this page, so writes to it have to be seen."""
+    block = _block_of_uc(uc)
+    store8(load64(block + CpuBlock.code_map) + (address >> 12), 1)
+    host = load64(block + CpuBlock.ram) + (address & ~0xFFF)
+    call3(load64(slots() + Functions.tlb_reset_dirty), load64(block + CpuBlock.cpu), host, 4096)
+    return 0
+
+
+@native
+def unprotect_code(uc: int, address: int) -> int:
+    """``tlb_unprotect_code``: the last code from this page is gone."""
+    store8(load64(_block_of_uc(uc) + CpuBlock.code_map) + (address >> 12), 0)
+    return 0
+
+
+@native
+def flush_code(cpu: int) -> int:
+    """``tb_flush``: all translated code goes, and nothing has to be watched."""
+    call1(load64(slots() + Functions.tb_flush), cpu)
+    block = load64(cpu + layout.CPU_OPAQUE)
+    fill(load64(block + CpuBlock.code_map), 0, load64(block + CpuBlock.frames))
+    return 0
+
+
+@native
+def nothing(_a: int, _b: int, _c: int) -> int:
+    """In the place of what the library does to TLB entries by virtual address, which is not enough."""
+    return 0
+
+
+@native
+def invalidate_code(block: int, address: int, size: int) -> int:
+    """Forget code translated from machine memory that was written behind the translator's back."""
+    code_map = load64(block + CpuBlock.code_map)
+    first = address >> 12
+    last = (address + size - 1) >> 12
+    for frame in range(first, last + 1):
+        if load8(code_map + frame):
+            start = max(address, frame << 12)
+            end = min(address + size, (frame + 1) << 12)
+            call4(load64(slots() + Functions.tb_invalidate_phys_range), load64(block + CpuBlock.uc), start, end, 0)
+    return 0

@@ -1,0 +1,131 @@
+"""How the guest leaves translated code: system calls, exceptions and interrupts reach the hypervisor here.
+
+Each function stands where the library expects one of its own. What it finds out it gives to a handler
+in the block; the handler changes the registers, and the guest goes on from what they then say.
+"""
+
+from __future__ import annotations
+
+from euxen.cpu import state
+from euxen.cpu.block import CpuBlock
+from euxen.cpu.native.language import (
+    call1,
+    call2,
+    call3,
+    call4,
+    load32,
+    load64,
+    native,
+    slots,
+    store8,
+    store32,
+    store64,
+)
+from euxen.cpu.unicorn import layout
+from euxen.cpu.unicorn.library import Functions
+
+VECTOR_UD = 6
+
+
+@native
+def block_of(env: int) -> int:
+    """The block of the engine whose registers these are."""
+    return load64(env - layout.ENV_TO_CPU + layout.CPU_OPAQUE)
+
+
+@native
+def raise_trap(env: int, vector: int, error_code: int, code: int) -> int:
+    """Have the guest trap at the instruction that translated code was executing at ``code``. Does not return."""
+    block = block_of(env)
+    cpu = load64(block + CpuBlock.cpu)
+    if code:
+        call3(load64(slots() + Functions.cpu_restore_state), cpu, code, 1)
+    call4(load64(block + CpuBlock.on_trap), block, vector, error_code, 0)
+    store32(cpu + layout.CPU_EXCEPTION_INDEX, layout.NO_EXCEPTION)
+    call1(load64(slots() + Functions.cpu_loop_exit), cpu)
+    return 0
+
+
+@native
+def syscall(env: int, length: int) -> int:
+    """``helper_syscall``: rip is at the instruction, which is ``length`` bytes long."""
+    block = block_of(env)
+    store64(env + state.RIP, load64(env + state.RIP) + (length & 0xFF))
+    call2(load64(block + CpuBlock.on_syscall), block, 0)
+    return 0
+
+
+@native
+def sysenter(env: int, length: int) -> int:
+    """``helper_sysenter``."""
+    block = block_of(env)
+    store64(env + state.RIP, load64(env + state.RIP) + (length & 0xFF))
+    call2(load64(block + CpuBlock.on_syscall), block, 1)
+    return 0
+
+
+@native
+def exception(_uc: int, vector: int, block: int) -> int:
+    """Unicorn's interrupt hook: every exception but #PF, and ``int n``."""
+    env = load64(block + CpuBlock.env)
+    # The library never delivers anything itself, so it would take the next fault for a double one.
+    store32(env + layout.ENV_OLD_EXCEPTION, layout.NO_EXCEPTION)
+    error_code = load32(env + layout.ENV_ERROR_CODE)
+    software = load32(env + layout.ENV_EXCEPTION_IS_INT)
+    call4(load64(block + CpuBlock.on_trap), block, vector & 0xFF, error_code, software)
+    return 0
+
+
+@native
+def invalid_instruction(_uc: int, block: int) -> int:
+    """Unicorn's hook for #UD; says that it was handled."""
+    store32(load64(block + CpuBlock.env) + layout.ENV_OLD_EXCEPTION, layout.NO_EXCEPTION)
+    call4(load64(block + CpuBlock.on_trap), block, VECTOR_UD, 0, 0)
+    return 1
+
+
+@native
+def exec_interrupt(cpu: int, _request: int) -> int:
+    """``CPUClass.cpu_exec_interrupt``: between two blocks of code, somebody kicked."""
+    block = load64(cpu + layout.CPU_OPAQUE)
+    store32(cpu + layout.CPU_INTERRUPT_REQUEST, 0)
+    call1(load64(block + CpuBlock.on_interrupt), block)
+    return 1
+
+
+@native
+def request_exit(block: int, reason: int, info: int) -> int:
+    """Let the engine come back with ``reason`` as soon as the handler that asks has returned."""
+    cpu = load64(block + CpuBlock.cpu)
+    store64(block + CpuBlock.exit_info, info)
+    store64(block + CpuBlock.exit_reason, reason)
+    store8(cpu + layout.CPU_EXIT_REQUEST, 1)
+    store32(load64(block + CpuBlock.env) + layout.ENV_ICOUNT_DECR, 0xFFFF_0000)
+    return 0
+
+
+@native
+def kick(block: int) -> int:
+    """Have ``on_interrupt`` called soon. From any thread."""
+    cpu = load64(block + CpuBlock.cpu)
+    store32(cpu + layout.CPU_INTERRUPT_REQUEST, layout.CPU_INTERRUPT_HARD)
+    store32(load64(block + CpuBlock.env) + layout.ENV_ICOUNT_DECR, 0xFFFF_0000)
+    return 0
+
+
+@native
+def run(block: int) -> int:
+    """Execute the guest until a handler asks for an exit; returns the reason."""
+    cpu = load64(block + CpuBlock.cpu)
+    uc = load64(block + CpuBlock.uc)
+    store64(block + CpuBlock.exit_reason, 0)
+    store32(cpu + layout.CPU_HALTED, 0)
+    store32(cpu + layout.CPU_EXCEPTION_INDEX, layout.NO_EXCEPTION)
+    store8(cpu + layout.CPU_EXIT_REQUEST, 0)
+    store32(uc + layout.UC_NESTED_LEVEL, 1)
+    store8(uc + layout.UC_QUIT_REQUEST, 0)
+    store32(uc + layout.UC_SIZE_RECUR_MEM, 0)
+    while load64(block + CpuBlock.exit_reason) == 0:
+        call2(load64(slots() + Functions.cpu_exec), uc, cpu)
+    store32(uc + layout.UC_NESTED_LEVEL, 0)
+    return load64(block + CpuBlock.exit_reason)
