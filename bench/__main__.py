@@ -11,11 +11,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import BenchError
 from bench.artifacts import Artifacts, cache, prepare
 from bench.report import OURS, THEIRS, Report
 from bench.run import run
 from bench.sides import SIDES, qemu
+from euxen.toolstack.errors import UserError
 
 
 def main() -> int:
@@ -29,7 +29,7 @@ def main() -> int:
         _show(report)
         if arguments.json:
             arguments.json.write_text(json.dumps(before | report.record(), indent=2) + "\n")
-    except (BenchError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -40,7 +40,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Compare euxen with real Xen in QEMU's software emulation: same kernel, ramdisk and machine.",
+        description="Compare euxen with real Xen in QEMU's software emulation: same kernel, RAM disk and machine.",
     )
     parser.add_argument("--rounds", type=_count, default=3, metavar="N", help="boots of each side (default 3)")
     parser.add_argument("--plain", action="store_true", help="measure the kernel in QEMU without Xen, too")
@@ -53,10 +53,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
+    return int(text)
 
 
 def _compare(names: list[str], artifacts: Artifacts, rounds: int, timeout: float) -> Report:

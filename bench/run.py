@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from bench import BenchError
 from bench.memory import Peak
 from bench.sides import Side
 from bench.transcript import Transcript
+from euxen.toolstack.errors import UserError
 
 SAMPLE_EVERY = 0.1  # seconds
 STOP_WITHIN = 10.0  # seconds
@@ -33,7 +33,7 @@ class Run:
 def run(side: Side, timeout: float, log: Path) -> Run:
     """Boot `side` once and watch it to the end of its workload.
 
-    The whole console is kept in `log`. Raises BenchError where the command cannot be started, ends before the workload
+    The whole console is kept in `log`. Raises UserError where the command cannot be started, ends before the workload
     does, or takes longer than `timeout` seconds.
     """
     transcript, memory = Transcript(), Peak()
@@ -48,15 +48,15 @@ def run(side: Side, timeout: float, log: Path) -> Run:
                 if transcript.finished:
                     break
         except TimeoutError as error:
-            raise BenchError(f"{side.title} took longer than {timeout:g} s; see {log}.") from error
+            raise UserError(f"{side.title} took longer than {timeout:g} s; see {log}") from error
         finally:
             _stop(process)
     if transcript.failure is not None:
-        raise BenchError(f"{side.title}: the guest's benchmark failed: {transcript.failure}; see {log}.")
+        raise UserError(f"{side.title}: the guest's benchmark failed: {transcript.failure}; see {log}")
     if not transcript.done:
-        raise BenchError(f"{side.title} ended before its workload did, saying {last!r}; see {log}.")
+        raise UserError(f"{side.title} ended before its workload did, saying {last!r}; see {log}")
     if transcript.ready is None:
-        raise BenchError(f"{side.title} never said that its shell is ready; see {log}.")
+        raise UserError(f"{side.title} never said that its shell is ready; see {log}")
     return Run(transcript.ready, at, transcript, memory)
 
 
@@ -67,7 +67,7 @@ def _start(side: Side) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(side.command, cwd=side.directory, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT)
     except OSError as error:
-        raise BenchError(f"{side.title}: cannot start {side.command[0]}: {error.strerror}.") from error
+        raise UserError(f"{side.title}: cannot start {side.command[0]}: {error.strerror}") from error
 
 
 def _lines(

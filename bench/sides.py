@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import BenchError
 from bench.artifacts import Artifacts
+from euxen.toolstack.errors import UserError
 
 GUEST_MIB = 256
 """What each guest has, in MiB."""
@@ -91,8 +91,8 @@ def qemu() -> str:
         subprocess.run(install, stdout=subprocess.DEVNULL, check=False)
     found = shutil.which("qemu-system-x86_64")
     if found is None:
-        raise BenchError(
-            "qemu-system-x86_64 is not installed: install Debian's package qemu-system-x86, "
-            "or measure euxen alone with --only euxen."
+        raise UserError(
+            "qemu-system-x86_64 is not on this host; install Debian's package qemu-system-x86, "
+            "or measure euxen alone with --only euxen"
         )
     return found

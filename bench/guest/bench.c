@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/klog.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -248,9 +247,7 @@ static const struct {
 
 int main(void)
 {
-    /* Line by line, also when the console is no terminal; the kernel's own messages must not break into a line. */
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    klogctl(8 /* SYSLOG_ACTION_CONSOLE_LEVEL */, NULL, 1);
+    setvbuf(stdout, NULL, _IOLBF, 0); /* line by line, also where the console is no terminal */
 
     for (size_t i = 0; i < sizeof(workloads) / sizeof(workloads[0]); i++) {
         uint64_t start;

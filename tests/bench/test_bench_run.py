@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import BenchError
 from bench.memory import Peak
 from bench.run import run
 from bench.sides import Side
+from euxen.toolstack.errors import UserError
 
 GUEST = """
 echo BENCH ready
@@ -24,7 +24,7 @@ def machine(directory: Path, script: str) -> Side:
 
 
 def refusal(directory: Path, side: Side, timeout: float = 60) -> str:
-    with pytest.raises(BenchError) as refused:
+    with pytest.raises(UserError) as refused:
         run(side, timeout, directory / "console.log")
     return str(refused.value)
 
@@ -69,7 +69,7 @@ def test_a_workload_without_a_shell_before_it_is_refused(tmp_path: Path) -> None
 
 def test_a_command_that_is_not_there_is_refused(tmp_path: Path) -> None:
     side = Side("euxen", "euxen", [str(tmp_path / "euxen"), "run"], tmp_path)
-    assert refusal(tmp_path, side) == f"euxen: cannot start {tmp_path}/euxen: No such file or directory."
+    assert refusal(tmp_path, side) == f"euxen: cannot start {tmp_path}/euxen: No such file or directory"
 
 
 STATUS = "Name:\teuxen\nVmHWM:\t{peak:8} kB\nVmRSS:\t{now:8} kB\nRssAnon:\t 1 kB\nRssShmem:\t{shared:8} kB\n"
