@@ -20,7 +20,6 @@ from euxen.toolstack.errors import UserError
 Progress = Callable[[str, float], None]
 """Is told what is being done, and how much of it is done, from 0 to 1."""
 
-_ENVIRONMENT = {**os.environ, "LC_ALL": "C.UTF-8"}
 _MAX_FILE = 1 << 30
 
 
@@ -145,7 +144,7 @@ def _start(
             stderr=subprocess.PIPE,
             cwd=cwd,
             pass_fds=pass_fds,
-            env=_ENVIRONMENT,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
         )
     except FileNotFoundError:
         raise UserError(

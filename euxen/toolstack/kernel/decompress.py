@@ -20,8 +20,6 @@ LIMIT = 1 << 30
 
 # A small file can ask for a gigantic dictionary; 256 MiB is what libxenguest allows.
 _LZMA_MEMORY = 256 << 20
-# The window of `zstd --ultra -22`, which is what Linux is built with.
-_ZSTD_WINDOW = 1 << 27
 # What Linux itself allows in lib/decompress_unlz4.c and lib/decompress_unlzo.c.
 _LZ4_BLOCK = 8 << 20
 _LZO_BLOCK = 256 << 10
@@ -78,19 +76,24 @@ def _bounded(output: bytes, complete: bool, limit: int) -> bytes:
 def _zstd(data: memoryview, limit: int) -> bytes:
     import zstandard
 
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-    blocks = []
-    total = 0
+    decompressor = zstandard.ZstdDecompressor()
     try:
-        with decompressor.stream_reader(data) as reader:
-            while block := reader.read(_LZ4_BLOCK):
-                blocks.append(block)
-                total += len(block)
-                if total > limit:
-                    raise _TooLargeError
+        # What a frame claims would be allocated at once, whatever the limit.
+        if zstandard.frame_content_size(data) > limit:
+            raise _TooLargeError
+        # In one piece, as the streaming reader takes the end of the data for the end of the frame.
+        output = decompressor.decompress(data, max_output_size=limit + 1, allow_extra_data=True)
+        return _bounded(output, True, limit)
     except zstandard.ZstdError as error:
-        raise _DamagedError(str(error)) from None
-    return b"".join(blocks)
+        trouble = str(error)
+    # The error is the same for a frame that is cut off and for one that is too large.
+    try:
+        output = decompressor.stream_reader(data).read(limit + 1)
+    except zstandard.ZstdError:
+        output = b""
+    if len(output) > limit:
+        raise _TooLargeError
+    raise _DamagedError(trouble)
 
 
 def _lz4(data: memoryview, limit: int) -> bytes:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from euxen.abi.arch_x86_xen import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
 from euxen.abi.features import XENFEAT
 from euxen.toolstack.kernel.elf import EM_386, Segment
 from euxen.toolstack.kernel.notes import XenNotes
 
 _U64 = (1 << 64) - 1
 _PAGE_SIZE = 4096
-_HYPERVISOR_VIRT_START = 0xFFFF800000000000
-_HYPERVISOR_VIRT_END = 0xFFFF880000000000
 _LOW_CANONICAL_END = 1 << 47
 _PVH_END = 1 << 32
 
@@ -132,10 +131,10 @@ def _pv_addresses(layout: Layout, notes: XenNotes) -> list[str]:
     if layout.virt_kstart % _PAGE_SIZE:
         reasons.append(f"start of the kernel {layout.virt_kstart:#x} not page-aligned")
     start, end = layout.virt_base, layout.virt_kend
-    if start <= end and not (end <= _LOW_CANONICAL_END or start >= _HYPERVISOR_VIRT_END):
+    if start <= end and not (end <= _LOW_CANONICAL_END or start >= HYPERVISOR_VIRT_END):
         reasons.append(
             f"virtual addresses {start:#x} to {end:#x} not canonical or in Xen's own range, "
-            f"{_HYPERVISOR_VIRT_START:#x} to {_HYPERVISOR_VIRT_END:#x}"
+            f"{HYPERVISOR_VIRT_START:#x} to {HYPERVISOR_VIRT_END:#x}"
         )
     return reasons
 
