@@ -164,11 +164,19 @@ class XenRemoveFromPhysmap(Structure):
     gpfn: int = u64()
 
 
+class E820Entry(Structure, packed=True):
+    """struct e820entry, as the BIOS's INT 0x15 with EAX 0xE820 gives it. Xen's public headers only refer to it."""
+
+    addr: int = u64()
+    size_: int = u64()  # in bytes
+    type: int = u32()  # as XEN_HVM_MEMMAP_TYPE_*
+
+
 class XenMemoryMap(Structure):
     """struct xen_memory_map. xen/include/public/memory.h"""
 
     nr_entries: int = u32()  # IN: room in buffer; OUT: entries written
-    buffer: int = u64()  # guest pointer to E820 entries: base and length u64, type u32, packed
+    buffer: int = u64()  # guest pointer to E820Entry[nr_entries]
 
 
 class XenForeignMemoryMap(Structure):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from euxen.abi.structure import Structure, Union, nested, s32, u8, u16, u32, u64
+from euxen.abi.structure import Structure, Union, array, nested, s32, u8, u16, u32, u64
 
 PHYSDEVOP_IRQ_UNMASK_NOTIFY = 4  # obsolete
 PHYSDEVOP_irq_status_query = 5  # PhysdevIrqStatusQuery
@@ -175,7 +175,7 @@ class PhysdevPciMmcfgReserved(Structure):
 
 XEN_PCI_DEV_EXTFN = 0x1
 XEN_PCI_DEV_VIRTFN = 0x2
-XEN_PCI_DEV_PXM = 0x4  # the PXM domain follows the structure
+XEN_PCI_DEV_PXM = 0x4  # optarr holds one element
 
 
 class PhysdevPciDeviceAddPhysfn(Structure):
@@ -186,16 +186,14 @@ class PhysdevPciDeviceAddPhysfn(Structure):
 
 
 class PhysdevPciDeviceAdd(Structure):
-    """struct physdev_pci_device_add. xen/include/public/physdev.h
-
-    A u32 array ``optarr`` follows the structure; its first element is the PXM domain.
-    """
+    """struct physdev_pci_device_add. xen/include/public/physdev.h"""
 
     seg: int = u16()
     bus: int = u8()
     devfn: int = u8()
     flags: int = u32()  # XEN_PCI_DEV_*
     physfn: PhysdevPciDeviceAddPhysfn = nested(PhysdevPciDeviceAddPhysfn)
+    optarr: tuple[int, ...] = array(u32(), 0)  # the PXM domain
 
 
 class PhysdevPciDevice(Structure):

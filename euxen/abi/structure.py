@@ -54,7 +54,7 @@ class Field:
     @property
     def stride(self) -> int:
         """The bytes from one element of an array to the next."""
-        return self.size // (self.count or 1)
+        return self.align if self.inner is None else self.inner.size
 
     def initial(self) -> Any:
         """A fresh default value, shared with no other instance."""
@@ -135,7 +135,10 @@ def chars(length: int, *, default: bytes = b"") -> Any:
 
 
 def array(element: Field, count: int, *, default: tuple[Any, ...] | None = None) -> Any:
-    """``count`` elements of an integer or structure field, held as a tuple."""
+    """``count`` elements of an integer or structure field, held as a tuple.
+
+    A count of 0 stands for C's array of no fixed length at a structure's end: it has an offset and no elements.
+    """
     if element.count is not None or element.code.endswith("s"):
         raise TypeError("an array holds integers or structures")
     if default is None and element.inner is None:
@@ -177,6 +180,7 @@ class Structure(metaclass=StructureType):
         for name, field in cls.fields.items():
             cls.offsets[name] = end if packed else _round_up(end, field.align)
             end = cls.offsets[name] + field.size
+            # Native code reads offsets as the class's attributes; those of an instance hide them.
             setattr(cls, name, cls.offsets[name])
         cls.size = _round_up(end, cls.align)
 
@@ -204,7 +208,7 @@ class Structure(metaclass=StructureType):
 
         Raises AttributeError for a field, and IndexError for an array element, that does not exist.
         """
-        component, _, rest = path.partition(".")
+        component, dot, rest = path.partition(".")
         match = _PATH_COMPONENT.fullmatch(component)
         if match is None or match[1] not in cls.fields:
             raise AttributeError(f"{cls.__name__} has no field {component!r}")
@@ -214,7 +218,7 @@ class Structure(metaclass=StructureType):
             if int(index) >= (field.count or 0):
                 raise IndexError(f"{cls.__name__}.{name} has no element {index}")
             offset += int(index) * field.stride
-        if not rest:
+        if not dot:
             return offset
         if field.inner is None or (field.count is not None and index is None):
             raise AttributeError(f"{cls.__name__}.{component} is no structure: it has no field {rest!r}")

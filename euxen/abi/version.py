@@ -5,7 +5,7 @@ All commands return 0, except XENVER_version, XENVER_pagesize and XENVER_build_i
 
 from __future__ import annotations
 
-from euxen.abi.structure import Structure, chars, u32, u64
+from euxen.abi.structure import Structure, array, chars, u8, u32, u64
 
 XENVER_version = 0  # no argument; returns major << 16 | minor
 XENVER_extraversion = 1  # char[XEN_EXTRAVERSION_LEN]
@@ -47,9 +47,7 @@ class XenFeatureInfo(Structure):
 
 
 class XenBuildId(Structure):
-    """struct xen_build_id. xen/include/public/version.h
+    """struct xen_build_id. xen/include/public/version.h"""
 
-    ``len`` bytes of build id follow the structure.
-    """
-
-    len: int = u32()  # IN: size of the buffer that follows, in bytes
+    len: int = u32()  # IN: room in buf, in bytes
+    buf: tuple[int, ...] = array(u8(), 0)  # OUT

@@ -23,17 +23,33 @@ from typing import NamedTuple, TypeGuard
 import pytest
 
 import euxen.abi
+from euxen.abi import errno
+from euxen.abi.arch_x86_xen import XEN_EMULATE_PREFIX
+from euxen.abi.io.blkif import BlkifSringEntry
+from euxen.abi.io.netif import NetifRxSringEntry, NetifTxSringEntry
+from euxen.abi.io.ring import CONST_RING_SIZE
+from euxen.abi.io.xs_wire import xsd_errors
+from euxen.abi.memory import E820Entry
 from euxen.abi.structure import Structure
 
 INSTALL = "These tests need a C compiler and the headers of Xen 4.17: on Debian 12, install gcc and libxen-dev."
 
 NOT_IN_C = {
-    "ERRNO_NAMES": "made from the constants of errno.py, which are compared",
-    "XEN_EMULATE_PREFIX": "assembler text in C",
+    "ERRNO_NAMES": "made from the constants of errno.py, which are compared; see test_error_names",
+    "XEN_EMULATE_PREFIX": "assembler text in C; see test_emulate_prefix",
+    "E820Entry": "the BIOS's, not Xen's; see test_e820_entry",
+    "CONST_RING_SIZE": "takes a ring's name in C: see RING_CHECKS",
+    "xsd_errors": "pairs with the host's error numbers in C: see XSD_CHECKS",
 }
 
-C_NAMES = {"XEN_LATEST_INTERFACE_VERSION": "__XEN_LATEST_INTERFACE_VERSION__"}
-"""Those that C begins with underscores, besides the hypercall numbers."""
+C_NAMES = {
+    "XEN_LATEST_INTERFACE_VERSION": "__XEN_LATEST_INTERFACE_VERSION__",
+    "Sring._pad": "__pad",
+}
+"""What is called otherwise in C, besides what c_name knows."""
+
+C_SIZES = {"Sring": "offsetof(struct netif_tx_sring, ring)"}
+"""Structures that are only the head of one in C."""
 
 ARGUMENTS = (0, 1, 5, 0x123, 0x0002_0003_0004_0506)
 """What every function is called with."""
@@ -82,18 +98,23 @@ def c_type(cls: type[Structure]) -> str:
 
 
 def c_name(name: str) -> str:
-    return f"__{name}" if re.match("HYPERVISOR_[a-z]", name) else C_NAMES.get(name, name)
+    if re.match("HYPERVISOR_[a-z]", name):
+        return f"__{name}"
+    if match := re.fullmatch(r"HVM_SAVE_CODE_(?!MAX)(\w+)", name):
+        return f"HVM_SAVE_CODE({match[1]})"
+    return C_NAMES.get(name, name)
 
 
 def structure_checks(cls: type[Structure]) -> Iterator[Check]:
     c = f"T_{cls.__name__}"
-    yield Check("size", f"sizeof({c})", cls.size)
+    yield Check("size", C_SIZES.get(cls.__name__, f"sizeof({c})"), cls.size)
     yield Check("align", f"_Alignof({c})", cls.align)
     for name, field in cls.fields.items():
-        c_field = name.removesuffix("_")
+        c_field = C_NAMES.get(f"{cls.__name__}.{name}", name.removesuffix("_"))
         member = f"(({c} *)0)->{c_field}"
         yield Check(f"offset of {name}", f"offsetof({c}, {c_field})", cls.offsets[name])
-        yield Check(f"size of {name}", f"sizeof({member})", field.size)
+        if field.count != 0:
+            yield Check(f"size of {name}", f"sizeof({member})", field.size)
         if field.count is not None:
             member += "[0]"
             yield Check(f"size of {name}'s elements", f"sizeof({member})", field.stride)
@@ -111,7 +132,8 @@ def value_checks(name: str, value: object) -> Iterator[Check]:
             yield Check(f"{name}[{i}]", f"((const char *const[]){c})[{i}]", item)
     elif isinstance(value, type) and issubclass(value, IntEnum):
         for member in value:
-            yield Check(f"{name}.{member.name}", f"{name}_{member.name}", member.value)
+            prefix = name if name == "XenbusState" else f"{name}_"
+            yield Check(f"{name}.{member.name}", f"{prefix}{member.name}", member.value)
     elif inspect.isfunction(value):
         for argument in ARGUMENTS:
             yield Check(f"{name}({argument})", f"{c}({argument}ULL)", value(argument))
@@ -129,10 +151,30 @@ def checks_of(module: ModuleType) -> dict[str, list[Check]]:
     }
 
 
-STRUCTURES = {name: value for module in MODULES for name, value in public(module).items() if is_structure(value)}
+STRUCTURES = {
+    name: value
+    for module in MODULES
+    for name, value in public(module).items()
+    if is_structure(value) and name not in NOT_IN_C
+}
+
+RINGS = {"blkif": BlkifSringEntry.size, "netif_tx": NetifTxSringEntry.size, "netif_rx": NetifRxSringEntry.size}
+RING_CHECKS = [
+    Check(f"{name} ring of {size} bytes", f"__CONST_RING_SIZE({name}, {size})", CONST_RING_SIZE(entry_size, size))
+    for name, entry_size in RINGS.items()
+    for size in (64, 200, 4096, 8192, 65536)
+]
+
+XSD_CHECKS = [
+    Check("length of xsd_errors", "sizeof(xsd_errors) / sizeof(*xsd_errors)", len(xsd_errors)),
+    *(Check(f"xsd_errors[{i}]", f"xsd_errors[{i}].errstring", name) for i, name in enumerate(xsd_errors)),
+]
+
 CHECKS = {owner: checks for module in MODULES for owner, checks in checks_of(module).items()}
+CHECKS |= {"rings": RING_CHECKS, "xenstore errors": XSD_CHECKS}
 
 PRELUDE = """
+#include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -196,8 +238,6 @@ def test_every_structure_has_a_name_of_its_own() -> None:
 
 
 def test_error_names() -> None:
-    from euxen.abi import errno
-
     numbers = {number for name, number in vars(errno).items() if name.startswith("XEN_E")}
     assert errno.ERRNO_NAMES.keys() == numbers
     assert all(getattr(errno, f"XEN_{name}") == number for number, name in errno.ERRNO_NAMES.items())
@@ -206,6 +246,10 @@ def test_error_names() -> None:
 
 def test_emulate_prefix() -> None:
     """UD2 and the letters "xen", as XEN_EMULATE_PREFIX spells them in assembler."""
-    from euxen.abi.arch_x86_xen import XEN_EMULATE_PREFIX
-
     assert XEN_EMULATE_PREFIX == b"\x0f\x0bxen"
+
+
+def test_e820_entry() -> None:
+    """20 bytes, whatever the alignment: ACPI specification, "INT 15H, E820H - Query System Address Map"."""
+    entry = E820Entry(addr=0x100000, size_=0x200000, type=1)
+    assert bytes(entry) == bytes.fromhex("0000100000000000 0000200000000000 01000000")
