@@ -478,7 +478,7 @@ class XenDomctlSetTarget(Structure):
 class XenDomctlSubscribe(Structure):
     """struct xen_domctl_subscribe. xen/include/public/domctl.h
 
-    Tells the caller by this port, not by VIRQ_DOM_EXC, when the domain has shut down to suspend.
+    Once the domain has shut down to suspend, sends by a port of its own, in place of VIRQ_DOM_EXC to Domain 0.
     """
 
     port: int = u32()
@@ -535,13 +535,10 @@ class XenDomctlVcpuMsrs(Structure):
     msrs: int = u64()  # guest pointer to XenDomctlVcpuMsr[msr_count]
 
 
-# xen_domctl_tsc_info.tsc_mode is that of Xen's tsc_mode: 0 default, 1 always emulate, 2 never emulate.
-
-
 class XenDomctlTscInfo(Structure):
     """struct xen_domctl_tsc_info. xen/include/public/domctl.h"""
 
-    tsc_mode: int = u32()
+    tsc_mode: int = u32()  # 0: emulate where needed; 1: always; 2: never
     gtsc_khz: int = u32()  # the guest's TSC frequency in kHz
     incarnation: int = u32()  # how often the domain was restored
     pad: int = u32()

@@ -14,7 +14,7 @@ class GrantEntryV1(Structure):
 
     flags: int = u16()  # GTF_*
     domid: int = u16()  # who may use it
-    frame: int = u32()  # GMFN lent; or taken over by GTF_accept_transfer, then with GTF_transfer_completed its mfn
+    frame: int = u32()  # GTF_permit_access: the GMFN lent. GTF_accept_transfer: the pfn to fill, at last its new mfn
 
 
 GNTTAB_NR_RESERVED_ENTRIES = 8  # kept across GNTTABOP_set_version; tools fill them before the guest starts
