@@ -63,13 +63,15 @@ def read_kernel(path: str | os.PathLike[str]) -> KernelImage:
     """Read the kernel image in a file. Raises KernelError, in one sentence, where it is none or is damaged."""
     name = os.fspath(path)
     try:
-        with Path(path).open("rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise KernelError(f"{name} is no regular file; give the path of a kernel image")
-            if status.st_size > LIMIT:
-                raise KernelError(f"{name} has {status.st_size} bytes, which no kernel has; give a kernel image")
-            data = file.read()
+        # Before it is opened: opening a pipe waits for somebody to write.
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise KernelError(f"{name} is no regular file; give the path of a kernel image")
+        if status.st_size > LIMIT:
+            raise KernelError(
+                f"{name} has {status.st_size} bytes, which no kernel has; give the path of a kernel image"
+            )
+        data = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise KernelError(f"{name} cannot be read ({reason}); give the path of a kernel image") from None

@@ -15,7 +15,14 @@ _NOTE_NAME = max(len(name) for name in XEN_ELFNOTE.__members__)
 
 
 def describe(image: KernelImage) -> Iterator[str]:
-    """Lines of text: the file, its notes, the kinds of guest that it can be, and why it cannot be the others."""
+    """Lines of text: the file, its notes, the kinds of guest that it can be, and why it cannot be the others.
+
+    Whatever the kernel says, no line does more to a terminal than print.
+    """
+    return map(_printable, _lines(image))
+
+
+def _lines(image: KernelImage) -> Iterator[str]:
     yield _line("File", image.path)
     yield _line("Format", _format(image))
     if image.banner is not None:
@@ -56,7 +63,7 @@ def _guest(image: KernelImage, kind: GuestKind) -> Iterator[str]:
     reasons = image.reasons_against(kind)
     if reasons:
         yield f"{kind.upper()} guest: no"
-        yield from (f"  {_printable(reason)}" for reason in reasons)
+        yield from (f"  {reason}" for reason in reasons)
         return
     layout = image.layout(kind)
     yield f"{kind.upper()} guest: yes"
@@ -68,7 +75,7 @@ def _value(note: NoteValue) -> str:
         case int(number):
             return f"{number:#x}"
         case str(text):
-            return f'"{_printable(text)}"'
+            return f'"{text}"'
         case bytes(raw):
             return raw.hex(" ")
         case pairs:
@@ -76,9 +83,8 @@ def _value(note: NoteValue) -> str:
 
 
 def _printable(text: str) -> str:
-    """A kernel's words, harmless to a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _line(label: str, text: str) -> str:
-    return f"{label + ':' if label else '':{_LABEL}}{_printable(text)}"
+    return f"{label + ':' if label else '':{_LABEL}}{text}"

@@ -4,7 +4,7 @@ It is loaded behind the kernel as a small ELF file of its own, after a 32-bit wo
 
     size | ELF header | 3 section headers | symbols | strings
 
-The headers of 32-bit kernels have the room of 64-bit ones, too.
+The headers of 32-bit kernels have the room of 64-bit ones, too. (libelf puts them there, but counts 68 bytes less.)
 """
 
 from __future__ import annotations
