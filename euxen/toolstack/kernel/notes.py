@@ -132,27 +132,26 @@ def parse_features(text: str) -> tuple[int, int, str | None]:
 
 
 _KINDS = {kind.value: kind for kind in XEN_ELFNOTE}
-_STRINGS = {
+_WORDS = {
     XEN_ELFNOTE.XEN_VERSION: "xen_ver",
     XEN_ELFNOTE.GUEST_OS: "guest_os",
     XEN_ELFNOTE.GUEST_VERSION: "guest_ver",
     XEN_ELFNOTE.LOADER: "loader",
-    XEN_ELFNOTE.PAE_MODE: "pae",
-    XEN_ELFNOTE.FEATURES: "f_supported",
-    XEN_ELFNOTE.BSD_SYMTAB: "bsd_symtab",
 }
-_NUMBERS = {
+_ADDRESSES = {
     XEN_ELFNOTE.ENTRY: "virt_entry",
     XEN_ELFNOTE.HYPERCALL_PAGE: "virt_hypercall",
     XEN_ELFNOTE.VIRT_BASE: "virt_base",
     XEN_ELFNOTE.INIT_P2M: "p2m_base",
     XEN_ELFNOTE.PADDR_OFFSET: "elf_paddr_offset",
     XEN_ELFNOTE.HV_START_LOW: "virt_hv_start_low",
-    XEN_ELFNOTE.SUPPORTED_FEATURES: "f_supported",
+}
+_FLAGS = {
     XEN_ELFNOTE.SUSPEND_CANCEL: "suspend_cancel",
     XEN_ELFNOTE.MOD_START_PFN: "unmapped_initrd",
-    XEN_ELFNOTE.PHYS32_ENTRY: "phys_entry",
 }
+_STRINGS = {*_WORDS, XEN_ELFNOTE.PAE_MODE, XEN_ELFNOTE.FEATURES, XEN_ELFNOTE.BSD_SYMTAB}
+_NUMBERS = {*_ADDRESSES, *_FLAGS, XEN_ELFNOTE.PHYS32_ENTRY}
 
 
 def _from_notes(elf: ElfImage, notes: tuple[Note, ...]) -> XenNotes:
@@ -173,18 +172,17 @@ def _from_notes(elf: ElfImage, notes: tuple[Note, ...]) -> XenNotes:
                 if strange is not None:
                     unknown.append(strange)
             case XEN_ELFNOTE.SUPPORTED_FEATURES, int(bits):
-                # An array of 32-bit submaps, of which there is one.
-                supported |= bits & 0xFFFFFFFF
-            case (XEN_ELFNOTE.SUSPEND_CANCEL | XEN_ELFNOTE.MOD_START_PFN) as kind, int(flag):
-                parms[_NUMBERS[XEN_ELFNOTE(kind)]] = bool(flag)
+                supported |= bits
             case XEN_ELFNOTE.PHYS32_ENTRY, int(address):
                 parms["phys_entry"] = _unless_unset(address & 0xFFFFFFFF, 0xFFFFFFFF)
             case XEN_ELFNOTE.L1_MFN_VALID, tuple(pairs):
                 parms["l1_mfn_valid"] = pairs
             case kind, str(text):
-                parms[_STRINGS[XEN_ELFNOTE(kind)]] = text
+                parms[_WORDS[XEN_ELFNOTE(kind)]] = text
+            case kind, int(number) if kind in _FLAGS:
+                parms[_FLAGS[XEN_ELFNOTE(kind)]] = bool(number)
             case kind, int(number):
-                parms[_NUMBERS[XEN_ELFNOTE(kind)]] = _unless_unset(number, _U64)
+                parms[_ADDRESSES[XEN_ELFNOTE(kind)]] = _unless_unset(number, _U64)
     return XenNotes(values=values, f_supported=supported, f_required=required, unknown_required=tuple(unknown), **parms)
 
 
@@ -198,8 +196,11 @@ def _value(elf: ElfImage, note: Note) -> NoteValue:
         # Linux writes FEATURES without a final zero: the padding ends it, so descsz is no bound.
         return NoteValue(kind.name, elf.string(note.desc, what))
     if kind in _NUMBERS:
-        # SUPPORTED_FEATURES counts too: submap 0 is its first half where it has 8 bytes.
         size = note.descsz if note.descsz in (1, 2, 4, 8) else 0
+        return NoteValue(kind.name, elf.integer(note.desc, size, what))
+    if kind is XEN_ELFNOTE.SUPPORTED_FEATURES:
+        # An array of 32-bit submaps, of which there is one.
+        size = 4 if note.descsz and note.descsz % 4 == 0 else 0
         return NoteValue(kind.name, elf.integer(note.desc, size, what))
     raw = bytes(elf.data[note.desc : note.desc + min(note.descsz, STRING_MAX)])
     if kind is XEN_ELFNOTE.L1_MFN_VALID and len(raw) % 16 == 0:

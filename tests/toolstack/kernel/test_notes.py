@@ -92,6 +92,8 @@ def guest_info(text: str) -> XenNotes:
         (note(L1_MFN_VALID, bytes(12)), XenNotes()),
         (note(SUPPORTED_FEATURES, 0x8801, size=4), XenNotes(f_supported=0x8801)),
         (note(SUPPORTED_FEATURES, 0xF_0000_0001), XenNotes(f_supported=1)),  # the second submap is not there
+        (note(SUPPORTED_FEATURES, 1, size=2), XenNotes()),
+        (note(SUPPORTED_FEATURES, 1, size=12), XenNotes(f_supported=1)),
         (note(FEATURES, "dom0|pae_pgdir_above_4gb"), XenNotes(f_supported=1 << 11 | 1 << 4)),
         (note(FEATURES, "!writable_page_tables"), XenNotes(f_supported=1, f_required=1)),
         (note(FEATURES, "!warp_drive"), XenNotes(unknown_required=("warp_drive",))),
