@@ -53,8 +53,8 @@ class KernelImage:
         """Where the kernel goes in such a guest. Raises KernelError with the reasons where it cannot be one."""
         reasons = self.reasons_against(kind)
         if reasons or self.notes is None:
-            able = " or ".join(other.upper() for other in self.kinds)
-            advice = f'use type = "{self.kinds[0]}"' if able else "use a kernel built for Xen"
+            able = self.kinds
+            advice = f'use type = "{able[0]}"' if able else "use a kernel built for Xen"
             raise KernelError(f"{self.path} cannot be a {kind.upper()} guest: {'; '.join(reasons)}; {advice}")
         return layout_of(kind, self.notes, self.segments, self.entry)
 
