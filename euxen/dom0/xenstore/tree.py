@@ -97,14 +97,14 @@ class Tree:
         Raises XenstoreError ENOENT where not even its parent is, EACCES, and EINVAL for the nodes
         that xenstored cannot be without.
         """
-        if path in _PERMANENT:
-            raise XenstoreError("EINVAL")
         chain = self.chain(path)
         if len(chain) < len(path):
             raise XenstoreError("ENOENT")
         if len(chain) == len(path):
             return self
         _require(who, Access.WRITE, chain[-1])
+        if path in _PERMANENT:
+            raise XenstoreError("EINVAL")
         return self._remove(path)
 
     def set_permissions(self, who: Identity, path: Path, permissions: Permissions, quota: Quota) -> Tree:

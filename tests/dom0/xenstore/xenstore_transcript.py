@@ -39,7 +39,9 @@ TYPES = {
     for name, value in vars(abi).items()
     if re.fullmatch("XS_[A-Z_]+", name) and isinstance(value, int)
 }
-_REQUEST = re.compile(r"D(?P<domid>\d+)(?:\.(?P<tx_id>\d+))? +(?P<type>[A-Z_]+|\d+)(?: +(?P<payload>\S.*?|))? *-> ?(?P<reply>.*)")
+_REQUEST = re.compile(
+    r"D(?P<domid>\d+)(?:\.(?P<tx_id>\d+))? +(?P<type>[A-Z_]+|\d+)(?: +(?P<payload>\S.*?|))? *-> ?(?P<reply>.*)"
+)
 _EVENT = re.compile(r"D(?P<domid>\d+) +WATCH_EVENT +(?P<payload>.*)")
 _BRACKETS = re.compile(r"\[(?P<words>.*)\]")
 
