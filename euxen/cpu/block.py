@@ -34,8 +34,11 @@ class CpuBlock(Structure):
     exit_reason: int = u64()
     """Why the engine comes back, or 0 while it need not; see ``cpu.engine.ExitReason``."""
     exit_info: int = u64()
-    kicked: int = u64()
-    """Set by another thread: let the hypervisor look at what has happened."""
+    exit_detail: int = u64()
+    kick: int = u64()
+    """``(block)``: from any thread, have ``on_interrupt`` called soon"""
+    stop: int = u64()
+    """``(block)``: leave the translated code once the handler that runs has returned"""
 
     walk_frame: int = u64()
     """Results of the last page walk: the machine address of the page,"""
@@ -56,6 +59,42 @@ class CpuBlock(Structure):
     """``(block)``: between two blocks of code, after a kick"""
     on_descriptor: int = u64()
     """``(block, selector, writable)``: the descriptor, or -1 where there is none"""
+
+    tlb_epoch: int = u64()
+    """Counts how often the whole TLB was emptied."""
+    writable_epoch: int = u64()
+    """Host address of a word per machine frame: the epoch in which it last got a writable TLB entry."""
+    kernel_epoch: int = u64()
+    """The same, for level 1 page tables: when a translation of the kernel's half last came from it."""
+    flush_pending: int = u64()
+    """Set when translations have to be forgotten before the guest goes on."""
+    flush_tlb: int = u64()
+    """``(block)``: forget every translation"""
+    flush_page: int = u64()
+    """``(block, address)``: forget the translations of a linear address"""
+    forget_frame: int = u64()
+    """``(block, frame)``: forget writable translations to a machine frame"""
+    switch_root: int = u64()
+    """``(block, root)``: another address space for the kernel"""
+
+    switch_user_root: int = u64()
+    """``(block, root)``: another address space for the guest's programs"""
+    invalidate_code: int = u64()
+    """``(block, address, bytes)``: machine memory was written: forget what was translated from it"""
+    translate: int = u64()
+    """``(block, address, access)``: the host address of what the guest's kernel sees at a linear address, or 0"""
+    on_tsc: int = u64()
+    """``(block)``: the time stamp counter"""
+    cpuid: int = u64()
+    """Host address of the CPUID policy; see ``cpu.cpuid``."""
+    cpuid_entries: int = u64()
+
+    deadline: int = u64()
+    """System time at which this CPU wants to be kicked."""
+    ticker_sleeps_until: int = u64()
+    """System time at which the ticker will look here again."""
+    wake_ticker: int = u64()
+    """``(block)``: have the ticker look now"""
 
     cc_compute_all: int = u64()
     """Host address of the function that works out lazily kept flags."""

@@ -88,6 +88,13 @@ def set_segment(env: int, segment: int, selector: int, base: int, limit: int, fl
 
 
 @native
+def set_hflags(env: int, hflags: int) -> int:
+    """Set the translator's mode as it is."""
+    store32(env + HFLAGS, hflags)
+    return 0
+
+
+@native
 def update_hflags(env: int, cpl: int) -> int:
     """Derive the translator's mode from the segment registers, for protected and long mode."""
     cs = load32(env + CS + FLAGS)

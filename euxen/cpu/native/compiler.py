@@ -1,32 +1,30 @@
-"""Turns native functions into one relocatable object file. The only module that imports numba.
+"""Turns native functions into LLVM bitcode. The only module that imports numba.
 
 numba compiles each function for 64-bit integers; around each we put an entry point of the C calling
-convention with the function's own name, and LLVM emits the whole as one object. Numba's arithmetic
-turns a mix of signed and unsigned integers into floating point without a word, so every inferred
-type is checked: a function in which anything but integers and booleans appears is refused.
+convention with the function's own name. Numba's arithmetic turns a mix of signed and unsigned integers
+into floating point without a word, so every inferred type is checked: a function in which anything but
+integers and booleans appears is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import llvmlite.binding as llvm
 import llvmlite.ir as ir
 import numba
 from numba.core import types
-from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic as numba_intrinsic
 from numba.extending import typeof_impl
 
 from euxen.abi.structure import StructureType
 from euxen.cpu.native.language import SLOTS, Intrinsic, NativeFunction
+from euxen.cpu.native.linker import ENTRY_VARIABLE
 
 I1, I8, I16, I32, I64, I128 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64, 128))
 BYTES = I8.as_pointer()
-
-RETURN_ADDRESS = "llvm.returnaddress"
 
 Lowering = Callable[..., Any]
 
@@ -142,84 +140,98 @@ def _numba_intrinsic(source: Intrinsic) -> Any:
         result = types.void
     else:
         result = types.boolean if source.name in PREDICATES else types.int64
-    signature = result(*[types.int64] * source.arity)
+    return _wrap(source.name, source.arity, result, lowering)
+
+
+def _wrap(name: str, arity: int, result: Any, lowering: Lowering) -> Any:
+    signature = result(*[types.int64] * arity)
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         value = lowering(builder, *args)
         return context.get_dummy_value() if result is types.void else value
 
-    names = "".join(f", a{i}" for i in range(source.arity))
+    names = "".join(f", a{i}" for i in range(arity))
     scope: dict[str, Any] = {"signature": signature, "codegen": codegen}
     # numba counts the parameters of the function that it is given, so it needs the right number.
-    exec(f"def {source.name}(typingctx{names}):\n    return signature, codegen", scope)
-    return numba_intrinsic(scope[source.name])
+    exec(f"def {name}(typingctx{names}):\n    return signature, codegen", scope)
+    return numba_intrinsic(scope[name])
 
 
-_intrinsics: dict[str, Any] = {}
+_callables: dict[str, Any] = {}
 
 
 def numba_type_of(source: Intrinsic | NativeFunction[Any]) -> Any:
     """The numba type of a global that native code names."""
-    if isinstance(source, NativeFunction):
-        return cpu_target.typing_context.resolve_value_type(_compile(source))
-    if not _intrinsics:
-        _intrinsics.update({name: _numba_intrinsic(known) for name, known in Intrinsic.registry.items()})
-        cpu_target.typing_context.refresh()
-        cpu_target.target_context.refresh()
-    return cpu_target.typing_context.resolve_value_type(_intrinsics[source.name])
+    return cpu_target.typing_context.resolve_value_type(_callables[source.name])
+
+
+def _declare(functions: Iterable[NativeFunction[Any]]) -> None:
+    """Make every intrinsic and every native function known to numba, so that they can be called."""
+    _callables.update({name: _numba_intrinsic(known) for name, known in Intrinsic.registry.items()})
+    _callables.update({function.name: _call_of(function) for function in functions})
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
+
+
+def _call_of(function: NativeFunction[Any]) -> Any:
+    """A call of one native function by another.
+
+    It goes through a variable that the linker makes a constant: so each function is compiled alone, in
+    any order, and LLVM sees plain calls once all are linked.
+    """
+
+    def lower(b: Any, *args: Any) -> Any:
+        name = ENTRY_VARIABLE + function.name
+        variable = b.module.globals.get(name) or ir.GlobalVariable(b.module, I64, name)
+        variable.linkage = "common"
+        variable.initializer = I64(0)
+        return _call(b, b.load(variable), *args)
+
+    return _wrap("native_call", function.arity, types.int64, lower)
 
 
 def _compile(function: NativeFunction[Any]) -> Any:
-    """Compile one function, and with it those that it calls."""
-    if function.compiled is None:
-        signature = types.int64(*[types.int64] * (function.arity + function.wants_return_address))
-        options = {"error_model": "numpy", "boundscheck": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-        function.compiled = numba.njit(signature, **options)(function.function)  # type: ignore[call-overload]
-        (result,) = function.compiled.overloads.values()
-        for name, kind in result.type_annotation.typemap.items():
-            if isinstance(kind, types.Float | types.UniTuple) or kind == types.uint64:
-                raise NativeTypeError(
-                    f"{function.name}: {name} became {kind}, and native code has only 64-bit integers"
-                )
-    return function.compiled
+    """Compile one function; returns numba's result."""
+    signature = types.int64(*[types.int64] * (function.arity + function.wants_return_address))
+    options = {"error_model": "numpy", "boundscheck": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    dispatcher = numba.njit(signature, **options)(function.function)  # type: ignore[call-overload]
+    (result,) = dispatcher.overloads.values()
+    for name, kind in result.type_annotation.typemap.items():
+        if isinstance(kind, types.Float) or kind == types.uint64:
+            raise NativeTypeError(f"{function.name}: {name} became {kind}, and native code has only 64-bit integers")
+    return result
 
 
-def _entry_points(functions: list[NativeFunction[Any]]) -> ir.Module:
-    """One C function per native function: calls numba's form of it and drops numba's status.
+def _entry_point(function: NativeFunction[Any], result: Any) -> ir.Module:
+    """The C function for a native function: calls numba's form of it and drops numba's status.
 
     A last parameter named ``return_address`` is not C's: the entry point finds it out.
     """
-    module = ir.Module("entries")
+    module = ir.Module(function.name)
     module.triple = llvm.get_process_triple()
-    for function in functions:
-        (result,) = function.compiled.overloads.values()
-        words = [I64] * (function.arity + function.wants_return_address)
-        inner_type = ir.FunctionType(I32, [I64.as_pointer(), BYTES.as_pointer(), *words])
-        inner = ir.Function(module, inner_type, result.fndesc.llvm_func_name)
-        entry = ir.Function(module, ir.FunctionType(I64, [I64] * function.arity), function.name)
-        builder = ir.IRBuilder(entry.append_basic_block())
-        value, exception = builder.alloca(I64), builder.alloca(BYTES)
-        args = list(entry.args)
-        if function.wants_return_address:
-            kind = ir.FunctionType(BYTES, [I32])
-            intrinsic = module.globals.get(RETURN_ADDRESS) or ir.Function(module, kind, RETURN_ADDRESS)
-            args.append(builder.ptrtoint(builder.call(intrinsic, [I32(0)]), I64))
-        builder.call(inner, [value, exception, *args])
-        builder.ret(builder.load(value))
+    words = [I64] * (function.arity + function.wants_return_address)
+    inner_type = ir.FunctionType(I32, [I64.as_pointer(), BYTES.as_pointer(), *words])
+    inner = ir.Function(module, inner_type, result.fndesc.llvm_func_name)
+    entry = ir.Function(module, ir.FunctionType(I64, [I64] * function.arity), function.name)
+    builder = ir.IRBuilder(entry.append_basic_block())
+    value, exception = builder.alloca(I64), builder.alloca(BYTES)
+    args = list(entry.args)
+    if function.wants_return_address:
+        intrinsic = ir.Function(module, ir.FunctionType(BYTES, [I32]), "llvm.returnaddress")
+        args.append(builder.ptrtoint(builder.call(intrinsic, [I32(0)]), I64))
+    builder.call(inner, [value, exception, *args])
+    builder.ret(builder.load(value))
     return module
 
 
-def compile_object(functions: Iterable[NativeFunction[Any]], progress: Callable[[int, int], None]) -> bytes:
-    """Compile ``functions`` into one object file; ``progress`` is told how many of how many are done."""
-    todo = list(functions)
-    codegen = cpu_target.target_context.codegen()
-    library = codegen.create_library("euxen")
-    for done, function in enumerate(todo):
-        progress(done, len(todo))
-        (result,) = _compile(function).overloads.values()
-        library.add_linking_library(result.library)
-    with global_compiler_lock:
-        library.add_ir_module(_entry_points(todo))
-        library.finalize()
-    progress(len(todo), len(todo))
-    return bytes(codegen._tm.emit_object(library._final_module))
+def compile_functions(functions: list[NativeFunction[Any]], known: Iterable[NativeFunction[Any]]) -> Iterator[bytes]:
+    """Compile ``functions``, which may call any of ``known``; yields the LLVM bitcode of each."""
+    _declare(known)
+    for function in functions:
+        result = _compile(function)
+        module = llvm.parse_bitcode(result.library._final_module.as_bitcode())
+        module.link_in(llvm.parse_assembly(str(_entry_point(function, result))))
+        for defined in list(module.functions):
+            if not defined.is_declaration and defined.name != function.name:
+                defined.linkage = "internal"
+        yield module.as_bitcode()

@@ -39,7 +39,6 @@ class NativeFunction(Generic[P]):
         self.arity = count - self.wants_return_address
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
-        self.compiled: Any = None
         self._entry: Callable[..., int] | None = None
         self._address = 0
         self.registry[self.name] = self

@@ -46,16 +46,12 @@ def _fingerprint(function: NativeFunction[Any]) -> str:
     return "\n".join(words)
 
 
-def cache_key() -> str:
-    """A hash over everything that the compiled library depends on."""
-    compiler = Path(__file__).with_name("compiler.py").read_bytes()
-    digest = hashlib.sha256(compiler)
+def _toolchain() -> str:
+    """What all machine code depends on: the compilers, and the CPU that it is for."""
+    ours = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("compiler.py", "linker.py"))
     versions = [sys.version, *(importlib.metadata.version(name) for name in ("numba", "llvmlite"))]
-    for text in (*versions, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()):
-        digest.update(text.encode())
-    for name in sorted(NativeFunction.registry):
-        digest.update(_fingerprint(NativeFunction.registry[name]).encode())
-    return digest.hexdigest()[:32]
+    cpu = (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+    return "\n".join((hashlib.sha256(ours).hexdigest(), *versions, *cpu))
 
 
 def load(cache: Path, progress: Progress = lambda done, total: None) -> None:
@@ -64,15 +60,43 @@ def load(cache: Path, progress: Progress = lambda done, total: None) -> None:
     ``cache`` is a directory, made if it is absent; a cache that can't be written costs time and
     nothing else.
     """
-    path = cache / f"native-{cache_key()}.o"
+    functions = [NativeFunction.registry[name] for name in sorted(NativeFunction.registry)]
+    toolchain = _toolchain()
+    prints = [_hash(toolchain, _fingerprint(function)) for function in functions]
+    path = cache / f"native-{_hash(*prints)}.o"
     try:
         data = path.read_bytes()
     except OSError:
-        from euxen.cpu.native import compiler
-
-        data = compiler.compile_object(NativeFunction.registry.values(), progress)
+        data = _build(functions, prints, cache / "native", progress)
         _keep(path, data)
     _bind(data)
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
+
+
+def _build(functions: list[NativeFunction[Any]], prints: list[str], cache: Path, progress: Progress) -> bytes:
+    """Compile what changed and link it with what did not."""
+    code: dict[str, bytes] = {}
+    missing: list[NativeFunction[Any]] = []
+    for function, fingerprint in zip(functions, prints, strict=True):
+        try:
+            code[function.name] = (cache / f"{fingerprint}.bc").read_bytes()
+        except OSError:
+            missing.append(function)
+    if missing:
+        from euxen.cpu.native import compiler
+
+        fingerprint_of = dict(zip((function.name for function in functions), prints, strict=True))
+        compiled = compiler.compile_functions(missing, functions)
+        for done, (function, bitcode) in enumerate(zip(missing, compiled, strict=True), start=1):
+            code[function.name] = bitcode
+            _keep(cache / f"{fingerprint_of[function.name]}.bc", bitcode)
+            progress(done, len(missing))
+    from euxen.cpu.native import linker
+
+    return linker.link([(function.name, function.arity) for function in functions], code.values())
 
 
 def _keep(path: Path, data: bytes) -> None:

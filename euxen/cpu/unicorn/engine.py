@@ -49,6 +49,8 @@ def replacements() -> dict[str, int]:
         "helper_verw": segments.verw,
         "helper_syscall": traps.syscall,
         "helper_sysenter": traps.sysenter,
+        "helper_rdtsc": traps.rdtsc,
+        "helper_cpuid": traps.cpuid,
         "tcg_gen_callN": translate.emit_call,
         "tcg_gen_exit_tb": translate.emit_exit,
         "tlb_protect_code": translate.protect_code,
@@ -77,6 +79,7 @@ class UnicornEngine:
             raise LibraryError("UnicornEngine.prepare has to be called first.")
         self._lib = self.library.lib
         self._code_map = Memory(frames)
+        self._writable_epoch, self._kernel_epoch = Memory(frames * 8), Memory(frames * 8)
         self.block = Record(CpuBlock)
         self._uc = self._open(ram, frames)
         self._adopt(ram, frames)
@@ -105,6 +108,15 @@ class UnicornEngine:
         block = self.block
         block["uc"], block["cpu"], block["env"] = uc, cpu, env
         block["ram"], block["frames"], block["code_map"] = ram, frames, self._code_map.address
+        block["writable_epoch"], block["kernel_epoch"] = self._writable_epoch.address, self._kernel_epoch.address
+        block["tlb_epoch"] = 1
+        block["flush_tlb"], block["flush_page"] = softmmu.flush_tlb.address, softmmu.flush_page.address
+        block["forget_frame"], block["switch_root"] = softmmu.forget_frame.address, softmmu.switch_root.address
+        block["switch_user_root"] = softmmu.switch_user_root.address
+        block["invalidate_code"] = translate.invalidate_code.address
+        block["kick"] = traps.kick.address
+        block["stop"] = traps.stop.address
+        block["translate"] = softmmu.translate.address
         block["cc_compute_all"] = self.library.address("helper_cc_compute_all")
         self._verify_layout(cpu, env)
         ctypes.c_uint8.from_address(uc + layout.UC_NO_EXIT_REQUEST).value = 1
@@ -154,12 +166,10 @@ class UnicornEngine:
 
     def flush_tlb(self, address: int | None = None) -> None:
         """Forget every translation, or those of one page."""
-        assert self.library is not None
-        cpu = ctypes.c_void_p(self.block["cpu"])
         if address is None:
-            self._lib["tlb_flush_x86_64"](cpu)
+            softmmu.flush_tlb(self.block.address)
         else:
-            self._lib["tlb_flush_page_x86_64"](cpu, ctypes.c_uint64(address))
+            softmmu.flush_page(self.block.address, address)
 
     def invalidate_code(self, address: int, size: int) -> None:
         """Machine memory was written from outside: forget what was translated from it."""

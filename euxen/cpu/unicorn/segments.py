@@ -10,38 +10,23 @@ from __future__ import annotations
 
 from euxen.cpu import state
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import call4, load32, load64, native, shr, store64
+from euxen.cpu.descriptor import (
+    GP,
+    NO_DESCRIPTOR,
+    RING,
+    attributes,
+    code_fault,
+    data_fault,
+    install,
+    limit_of,
+    stack_fault,
+)
+from euxen.cpu.native.language import call4, load32, load64, native, store64
 from euxen.cpu.unicorn.softmmu import load_16, load_32, load_64, store_16, store_32, store_64
 from euxen.cpu.unicorn.traps import block_of, raise_trap
 
-GP, NP, STACK = 13, 11, 12
-RING = 3
-NO_DESCRIPTOR = -1
-LONG_ATTRIBUTES = state.DESC_P | state.DESC_S | state.DESC_CODE | state.DESC_READABLE | state.DESC_ACCESSED
-
 # What iret may change in ring 3 with IOPL 0.
 IRET_FLAGS = state.ARITHMETIC | state.TF | state.DIRECTION | state.NT | state.RF | state.AC | state.ID
-
-
-@native
-def attributes(descriptor: int) -> int:
-    """The second word of a descriptor."""
-    return shr(descriptor, 32)
-
-
-@native
-def base_of(descriptor: int) -> int:
-    """The base address in a descriptor."""
-    return (shr(descriptor, 16) & 0xFFFFFF) | (shr(descriptor, 56) << 24)
-
-
-@native
-def limit_of(descriptor: int) -> int:
-    """The limit in a descriptor, in bytes."""
-    limit = (descriptor & 0xFFFF) | (shr(descriptor, 48) & 0xF) << 16
-    if attributes(descriptor) & state.DESC_G:
-        limit = (limit << 12) | 0xFFF
-    return limit
 
 
 @native
@@ -63,50 +48,6 @@ def _mmu(env: int) -> int:
 
 
 @native
-def _install(env: int, segment: int, selector: int, descriptor: int) -> int:
-    state.set_segment(env, segment, selector, base_of(descriptor), limit_of(descriptor), attributes(descriptor))
-    return 0
-
-
-@native
-def _stack_fault(selector: int, descriptor: int) -> int:
-    """The vector with which loading SS fails, or 0."""
-    flags = attributes(descriptor)
-    if descriptor == NO_DESCRIPTOR or selector & 3 != RING or (flags >> state.DESC_DPL_SHIFT) & 3 != RING:
-        return GP
-    if flags & (state.DESC_S | state.DESC_CODE | state.DESC_WRITABLE) != state.DESC_S | state.DESC_WRITABLE:
-        return GP
-    return 0 if flags & state.DESC_P else STACK
-
-
-@native
-def _data_fault(descriptor: int) -> int:
-    """The vector with which loading DS, ES, FS or GS fails, or 0."""
-    flags = attributes(descriptor)
-    if descriptor == NO_DESCRIPTOR or not flags & state.DESC_S:
-        return GP
-    if flags & state.DESC_CODE and not flags & state.DESC_READABLE:
-        return GP
-    conforming = flags & state.DESC_CODE and flags & state.DESC_CONFORMING
-    if not conforming and (flags >> state.DESC_DPL_SHIFT) & 3 != RING:
-        return GP
-    return 0 if flags & state.DESC_P else NP
-
-
-@native
-def _code_fault(selector: int, descriptor: int) -> int:
-    """The vector with which a far transfer to a code segment fails, or 0."""
-    flags = attributes(descriptor)
-    if selector & 0xFFFC == 0 or descriptor == NO_DESCRIPTOR or not flags & state.DESC_S or not flags & state.DESC_CODE:
-        return GP
-    if not flags & state.DESC_CONFORMING and (flags >> state.DESC_DPL_SHIFT) & 3 != RING:
-        return GP
-    if flags & state.DESC_L and flags & state.DESC_B:
-        return GP
-    return 0 if flags & state.DESC_P else NP
-
-
-@native
 def load_seg(env: int, number: int, selector: int, return_address: int) -> int:
     """``helper_load_seg``: ``mov`` and ``pop`` to a segment register."""
     segment = state.SEGS + (number & 7) * state.SEGMENT_SIZE
@@ -117,10 +58,10 @@ def load_seg(env: int, number: int, selector: int, return_address: int) -> int:
         state.set_segment(env, segment, selector, 0, 0, 0)
     else:
         descriptor = _describe(env, selector, 1)
-        fault = _stack_fault(selector, descriptor) if segment == state.SS else _data_fault(descriptor)
+        fault = stack_fault(selector, descriptor) if segment == state.SS else data_fault(descriptor)
         if fault:
             raise_trap(env, fault, selector & 0xFFFC, return_address)
-        _install(env, segment, selector, descriptor)
+        install(env, segment, selector, descriptor)
     state.update_hflags(env, _cpl(env))
     return 0
 
@@ -128,7 +69,7 @@ def load_seg(env: int, number: int, selector: int, return_address: int) -> int:
 @native
 def _enter(env: int, selector: int, descriptor: int, rip: int) -> int:
     """Go on in another code segment of the same ring."""
-    _install(env, state.CS, selector | RING, descriptor)
+    install(env, state.CS, selector | RING, descriptor)
     state.update_hflags(env, _cpl(env))
     if not load32(env + state.HFLAGS) & state.HF_CS64:
         rip &= 0xFFFF_FFFF
@@ -141,7 +82,7 @@ def ljmp(env: int, selector: int, rip: int, _next: int, return_address: int) -> 
     """``helper_ljmp_protected``."""
     selector &= 0xFFFF
     descriptor = _describe(env, selector, 1)
-    fault = _code_fault(selector, descriptor)
+    fault = code_fault(selector, descriptor)
     if fault:
         raise_trap(env, fault, selector & 0xFFFC, return_address)
     _enter(env, selector, descriptor, rip)
@@ -157,28 +98,28 @@ def _stack_mask(env: int) -> int:
 
 
 @native
-def _pop(env: int, depth: int, shift: int, return_address: int) -> int:
+def _pop(env: int, depth: int, shift: int, code: int) -> int:
     """The value ``depth`` slots up the stack; slots are 2, 4 or 8 bytes for shifts of 0, 1 and 2."""
     pointer = (load64(env + state.RSP) + (depth << (shift + 1))) & _stack_mask(env)
     address = pointer + load64(env + state.SS + state.BASE)
     if shift == 2:
-        return load_64(env, address, _mmu(env), return_address)
+        return load_64(env, address, _mmu(env), code)
     if shift == 1:
-        return load_32(env, address & 0xFFFF_FFFF, _mmu(env), return_address)
-    return load_16(env, address & 0xFFFF_FFFF, _mmu(env), return_address)
+        return load_32(env, address & 0xFFFF_FFFF, _mmu(env), code)
+    return load_16(env, address & 0xFFFF_FFFF, _mmu(env), code)
 
 
 @native
-def _push(env: int, depth: int, shift: int, value: int, return_address: int) -> int:
+def _push(env: int, depth: int, shift: int, value: int, code: int) -> int:
     """Write the slot ``depth`` slots below the top of the stack, without moving the top."""
     pointer = (load64(env + state.RSP) - (depth << (shift + 1))) & _stack_mask(env)
     address = pointer + load64(env + state.SS + state.BASE)
     if shift == 2:
-        store_64(env, address, value, _mmu(env), return_address)
+        store_64(env, address, value, _mmu(env), code)
     elif shift == 1:
-        store_32(env, address & 0xFFFF_FFFF, value, _mmu(env), return_address)
+        store_32(env, address & 0xFFFF_FFFF, value, _mmu(env), code)
     else:
-        store_16(env, address & 0xFFFF_FFFF, value, _mmu(env), return_address)
+        store_16(env, address & 0xFFFF_FFFF, value, _mmu(env), code)
     return 0
 
 
@@ -197,7 +138,7 @@ def lcall(env: int, selector: int, rip: int, shift: int, following: int, return_
     selector &= 0xFFFF
     shift &= 3
     descriptor = _describe(env, selector, 1)
-    fault = _code_fault(selector, descriptor)
+    fault = code_fault(selector, descriptor)
     if fault:
         raise_trap(env, fault, selector & 0xFFFC, return_address)
     _push(env, 1, shift, load32(env + state.CS), return_address)
@@ -208,30 +149,30 @@ def lcall(env: int, selector: int, rip: int, shift: int, following: int, return_
 
 
 @native
-def _far_return(env: int, shift: int, extra: int, with_flags: int, return_address: int) -> int:
+def _far_return(env: int, shift: int, extra: int, with_flags: int, code: int) -> int:
     """What iret and lret have in common. ``extra`` bytes of arguments are dropped."""
     mask = _stack_mask(env)
-    rip = _pop(env, 0, shift, return_address)
-    selector = _pop(env, 1, shift, return_address) & 0xFFFF
-    flags = _pop(env, 2, shift, return_address) if with_flags else 0
+    rip = _pop(env, 0, shift, code)
+    selector = _pop(env, 1, shift, code) & 0xFFFF
+    flags = _pop(env, 2, shift, code) if with_flags else 0
     descriptor = _describe(env, selector, 1)
-    fault = _code_fault(selector, descriptor)
+    fault = code_fault(selector, descriptor)
     if not fault and selector & 3 != RING:
         fault = GP
     if fault:
-        raise_trap(env, fault, selector & 0xFFFC, return_address)
+        raise_trap(env, fault, selector & 0xFFFC, code)
     depth = 3 if with_flags else 2
     pointer = load64(env + state.RSP) + (depth << (shift + 1)) + extra
     if with_flags and load32(env + state.HFLAGS) & state.HF_CS64:
-        pointer = _pop(env, 3, shift, return_address)
-        stack = _pop(env, 4, shift, return_address) & 0xFFFF
+        pointer = _pop(env, 3, shift, code)
+        stack = _pop(env, 4, shift, code) & 0xFFFF
         stack_descriptor = _describe(env, stack, 1)
-        fault = _stack_fault(stack, stack_descriptor)
+        fault = stack_fault(stack, stack_descriptor)
         if stack & 0xFFFC == 0:
-            raise_trap(env, GP, 0, return_address)
+            raise_trap(env, GP, 0, code)
         if fault:
-            raise_trap(env, fault, stack & 0xFFFC, return_address)
-        _install(env, state.SS, stack, stack_descriptor)
+            raise_trap(env, fault, stack & 0xFFFC, code)
+        install(env, state.SS, stack, stack_descriptor)
         _enter(env, selector, descriptor, rip)
         store64(env + state.RSP, pointer & (_stack_mask(env) | 0xFFFF_FFFF))
     else:

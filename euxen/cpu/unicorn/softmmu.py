@@ -14,6 +14,7 @@ from __future__ import annotations
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import (
     call1,
+    call2,
     call3,
     call4,
     call5,
@@ -162,6 +163,10 @@ def _fill_entry(block: int, env: int, mmu: int, address: int) -> int:
         writable = page
         if load8(load64(block + CpuBlock.code_map) + (frame >> 12)):
             writable |= layout.TLB_NOTDIRTY
+        store64(load64(block + CpuBlock.writable_epoch) + (frame >> 9), load64(block + CpuBlock.tlb_epoch))
+    if page < 0:
+        table_frame = (load64(block + CpuBlock.walk_entry) - load64(block + CpuBlock.ram)) >> 12
+        store64(load64(block + CpuBlock.kernel_epoch) + table_frame * 8, load64(block + CpuBlock.tlb_epoch))
     store64(entry + layout.TLB_READ, page)
     store64(entry + layout.TLB_WRITE, writable)
     store64(entry + layout.TLB_CODE, page if protection & PROT_EXEC else -1)
@@ -170,6 +175,85 @@ def _fill_entry(block: int, env: int, mmu: int, address: int) -> int:
     store64(io, frame - page)
     store64(io + 8, 0)
     return entry
+
+
+@native
+def translate(block: int, address: int, access: int) -> int:
+    """Where the guest kernel's memory at ``address`` is in the host's, up to the end of the page; 0 if it is not.
+
+    For the hypervisor's own access on behalf of the guest. Code that was translated from a page that
+    will be written is forgotten.
+    """
+    env = load64(block + CpuBlock.env)
+    entry = _entry(env, layout.MMU_KERNEL, address)
+    kind = layout.TLB_WRITE if access == STORE else layout.TLB_READ
+    if load64(entry + kind) == address & PAGE_MASK:
+        return address + load64(entry + layout.TLB_ADDEND)
+    if walk(block, load64(block + CpuBlock.root), address, access) != WALK_OK:
+        return 0
+    frame = load64(block + CpuBlock.walk_frame)
+    if access == STORE and load8(load64(block + CpuBlock.code_map) + (frame >> 12)):
+        call3(load64(slots() + Functions.tb_invalidate_phys_range), load64(block + CpuBlock.uc), frame, frame + 4096)
+    return load64(block + CpuBlock.ram) + frame + (address & 0xFFF)
+
+
+@native
+def flush_tlb(block: int) -> int:
+    """Forget every translation."""
+    store64(block + CpuBlock.flush_pending, 0)
+    store64(block + CpuBlock.tlb_epoch, load64(block + CpuBlock.tlb_epoch) + 1)
+    call1(load64(slots() + Functions.tlb_flush), load64(block + CpuBlock.cpu))
+    return 0
+
+
+@native
+def flush_page(block: int, address: int) -> int:
+    """Forget the translations of one page."""
+    call2(load64(slots() + Functions.tlb_flush_page), load64(block + CpuBlock.cpu), address & PAGE_MASK)
+    return 0
+
+
+@native
+def _make_readonly(first: int, count: int, frame: int) -> int:
+    """Take the permission to write from those of ``count`` TLB entries that map a frame."""
+    entry = first
+    for _ in range(count):
+        if load64(entry + layout.TLB_PADDR) == frame and load64(entry + layout.TLB_WRITE) != -1:
+            store64(entry + layout.TLB_WRITE, -1)
+        entry += layout.TLB_ENTRY_SIZE
+    return 0
+
+
+@native
+def forget_frame(block: int, frame: int) -> int:
+    """Forget that a machine frame may be written, wherever it is mapped."""
+    known = load64(block + CpuBlock.writable_epoch) + frame * 8
+    if load64(known) == load64(block + CpuBlock.tlb_epoch):
+        store64(known, 0)
+        env = load64(block + CpuBlock.env)
+        for mmu in range(layout.MMU_USER, layout.MMU_KERNEL + 1):
+            fast = env + layout.ENV_TLB_FAST + mmu * layout.TLB_FAST_SIZE
+            _make_readonly(load64(fast + 8), (load64(fast) >> 6) + 1, frame << 12)
+            victims = env + layout.ENV_TLB_DESC + mmu * layout.TLB_DESC_SIZE + layout.TLB_DESC_VTABLE
+            _make_readonly(victims, layout.VICTIMS, frame << 12)
+    return 0
+
+
+@native
+def switch_root(block: int, root: int) -> int:
+    """Give the kernel another address space. The user's own translations go with it."""
+    store64(block + CpuBlock.root, root)
+    flush_tlb(block)
+    return 0
+
+
+@native
+def switch_user_root(block: int, root: int) -> int:
+    """Give the guest's programs another address space."""
+    store64(block + CpuBlock.user_root, root)
+    flush = load64(slots() + Functions.tlb_flush_by_mmuidx)
+    call2(flush, load64(block + CpuBlock.cpu), 1 << layout.MMU_USER)
+    return 0
 
 
 @native

@@ -6,6 +6,7 @@ in the block; the handler changes the registers, and the guest goes on from what
 
 from __future__ import annotations
 
+from euxen.cpu import cpuid as cpuid_policy
 from euxen.cpu import state
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import (
@@ -16,6 +17,7 @@ from euxen.cpu.native.language import (
     load32,
     load64,
     native,
+    shr,
     slots,
     store8,
     store32,
@@ -65,6 +67,23 @@ def sysenter(env: int, length: int) -> int:
 
 
 @native
+def rdtsc(env: int) -> int:
+    """``helper_rdtsc``."""
+    block = block_of(env)
+    ticks = call1(load64(block + CpuBlock.on_tsc), block)
+    store64(env + state.RAX, ticks & 0xFFFF_FFFF)
+    store64(env + state.RDX, shr(ticks, 32))
+    return 0
+
+
+@native
+def cpuid(env: int) -> int:
+    """``helper_cpuid``."""
+    cpuid_policy.lookup(block_of(env), env)
+    return 0
+
+
+@native
 def exception(_uc: int, vector: int, block: int) -> int:
     """Unicorn's interrupt hook: every exception but #PF, and ``int n``."""
     env = load64(block + CpuBlock.env)
@@ -94,12 +113,9 @@ def exec_interrupt(cpu: int, _request: int) -> int:
 
 
 @native
-def request_exit(block: int, reason: int, info: int) -> int:
-    """Let the engine come back with ``reason`` as soon as the handler that asks has returned."""
-    cpu = load64(block + CpuBlock.cpu)
-    store64(block + CpuBlock.exit_info, info)
-    store64(block + CpuBlock.exit_reason, reason)
-    store8(cpu + layout.CPU_EXIT_REQUEST, 1)
+def stop(block: int) -> int:
+    """``CpuBlock.stop``."""
+    store8(load64(block + CpuBlock.cpu) + layout.CPU_EXIT_REQUEST, 1)
     store32(load64(block + CpuBlock.env) + layout.ENV_ICOUNT_DECR, 0xFFFF_0000)
     return 0
 

@@ -1,0 +1,66 @@
+"""Reading and writing a PV guest's memory by its own linear addresses.
+
+Addresses are those of the guest's kernel. None may lie in the part of the address space that is Xen's.
+A fault is never fatal to Xen: the caller gets -EFAULT. Source: xen/arch/x86/include/asm/uaccess.h.
+"""
+
+from __future__ import annotations
+
+from euxen.abi.errno import XEN_EFAULT
+from euxen.cpu.block import CpuBlock
+from euxen.cpu.native.language import call3, copy, load8, load64, native, signed, ult
+
+HYPERVISOR_VIRT_END = signed(0xFFFF_8800_0000_0000)
+PAGE_MASK = ~0xFFF
+LOAD, STORE = 0, 1
+
+
+@native
+def addr_ok(address: int) -> int:
+    """Whether a guest may name this address: canonical, and not in Xen's own area (__addr_ok)."""
+    return 1 if ult(address, 1 << 47) or not ult(address, HYPERVISOR_VIRT_END) else 0
+
+
+@native
+def guest_host(block: int, address: int, access: int) -> int:
+    """Where the guest's memory at ``address`` is in the host's, up to the end of the page; 0 for a fault."""
+    if not addr_ok(address):
+        return 0
+    return call3(load64(block + CpuBlock.translate), block, address, access)
+
+
+@native
+def copy_from_guest(block: int, host: int, address: int, size: int) -> int:
+    """Copy ``size`` bytes of the guest's memory to ``host``; 0 or -EFAULT."""
+    while size > 0:
+        part = min(size, 4096 - (address & 0xFFF))
+        source = guest_host(block, address, LOAD)
+        if not source:
+            return -XEN_EFAULT
+        copy(host, source, part)
+        host += part
+        address += part
+        size -= part
+    return 0
+
+
+@native
+def copy_to_guest(block: int, address: int, host: int, size: int) -> int:
+    """Copy ``size`` bytes from ``host`` into the guest's memory; 0 or -EFAULT."""
+    while size > 0:
+        part = min(size, 4096 - (address & 0xFFF))
+        target = guest_host(block, address, STORE)
+        if not target:
+            return -XEN_EFAULT
+        copy(target, host, part)
+        host += part
+        address += part
+        size -= part
+    return 0
+
+
+@native
+def guest_byte(block: int, address: int) -> int:
+    """One byte of the guest's memory, or -1."""
+    source = guest_host(block, address, LOAD)
+    return load8(source) if source else -1

@@ -1,0 +1,389 @@
+"""The hypercalls by which a PV guest changes its page tables: mmu_update, update_va_mapping, mmuext_op.
+
+Source: xen/arch/x86/mm.c, do_mmu_update, __do_update_va_mapping, do_mmuext_op.
+"""
+
+from __future__ import annotations
+
+from euxen.abi.errno import XEN_EACCES, XEN_EFAULT, XEN_EINVAL, XEN_ENOSYS, XEN_EOPNOTSUPP
+from euxen.abi.xen import (
+    DOMID_SELF,
+    MMU_MACHPHYS_UPDATE,
+    MMU_PT_UPDATE_NO_TRANSLATE,
+    MMU_PT_UPDATE_PRESERVE_AD,
+    MMUEXT_CLEAR_PAGE,
+    MMUEXT_COPY_PAGE,
+    MMUEXT_FLUSH_CACHE,
+    MMUEXT_FLUSH_CACHE_GLOBAL,
+    MMUEXT_INVLPG_ALL,
+    MMUEXT_INVLPG_LOCAL,
+    MMUEXT_INVLPG_MULTI,
+    MMUEXT_MARK_SUPER,
+    MMUEXT_NEW_BASEPTR,
+    MMUEXT_NEW_USER_BASEPTR,
+    MMUEXT_PIN_L1_TABLE,
+    MMUEXT_PIN_L4_TABLE,
+    MMUEXT_SET_LDT,
+    MMUEXT_TLB_FLUSH_LOCAL,
+    MMUEXT_TLB_FLUSH_MULTI,
+    MMUEXT_UNMARK_SUPER,
+    MMUEXT_UNPIN_TABLE,
+    UVMF_ALL,
+    UVMF_FLUSHTYPE_MASK,
+    UVMF_INVLPG,
+    UVMF_LOCAL,
+    UVMF_TLB_FLUSH,
+    MmuextOp,
+    MmuUpdate,
+)
+from euxen.cpu.block import CpuBlock
+from euxen.cpu.native.language import and64, call2, call3, copy, fill, load32, load64, native, or64, store32, store64
+from euxen.hypervisor.guest_access import LOAD, STORE, addr_ok, copy_from_guest, guest_host
+from euxen.hypervisor.mm import page as pg
+from euxen.hypervisor.mm.page import frame_of, get_page_from_mfn, host_of, level_of, page_of, put_page
+from euxen.hypervisor.mm.pagetable import (
+    _PAGE_PRESENT,
+    PADDR_MASK,
+    get_page_and_type_from_mfn,
+    get_page_type,
+    mod_l1_entry,
+    mod_ln_entry,
+    put_page_and_type,
+    put_page_type,
+)
+from euxen.hypervisor.records import DomainRecord, MachineRecord, PageInfo, VcpuRecord
+
+MMU_UPDATE_PREEMPTED = 1 << 31
+PSE = 0x80
+DEFER = 1 << 40
+"""What a native hypercall returns when Python has to take it from the start."""
+
+ARG1 = MmuextOp.offsetof("arg1")
+ARG2 = MmuextOp.offsetof("arg2")
+MAX_LDT_ENTRIES = 8192
+
+
+@native
+def is_self(domain: int, domid: int) -> int:
+    """Whether a domid names the caller."""
+    domid &= 0xFFFF
+    return 1 if domid == DOMID_SELF or domid == load64(domain + DomainRecord.domain_id) else 0
+
+
+@native
+def _put_done(block: int, pdone: int, done: int) -> int:
+    """Add what was done to what the caller's counter says."""
+    if pdone:
+        host = guest_host(block, pdone, STORE)
+        if host:
+            store32(host, done)
+    return 0
+
+
+@native
+def _pt_update(domain: int, pointer: int, value: int, preserve_ad: int) -> int:
+    """One MMU_NORMAL_PT_UPDATE: to a page table of any level, or to ordinary memory."""
+    machine = load64(domain + DomainRecord.machine)
+    page = get_page_from_mfn(domain, (pointer & PADDR_MASK) >> pg.PAGE_SHIFT)
+    if not page:
+        return -XEN_EINVAL
+    host = host_of(machine, frame_of(machine, page)) + (pointer & 0xFFF)
+    info = load64(page + PageInfo.type_info)
+    level = level_of(info)
+    error = -XEN_EINVAL
+    if info & pg.PGT_validated and info & pg.PGT_count_mask:
+        if level == 1:
+            error = mod_l1_entry(host, value, preserve_ad, domain, domain)
+        elif level <= 4:
+            error = mod_ln_entry(host, value, level, page, preserve_ad, domain)
+        elif info & pg.PGT_type_mask == pg.PGT_writable_page:
+            error = _write_word(domain, host, value)
+    elif get_page_type(page, pg.PGT_writable_page) == 0:
+        error = _write_word(domain, host, value)
+        put_page_type(page, 0)
+    put_page(page)
+    return error
+
+
+@native
+def _write_word(domain: int, host: int, value: int) -> int:
+    """Write a word of ordinary memory."""
+    block = load64(domain + DomainRecord.block)
+    if block:
+        call3(load64(block + CpuBlock.invalidate_code), block, host - load64(block + CpuBlock.ram), 8)
+    store64(host, value)
+    return 0
+
+
+@native
+def _machphys_update(domain: int, pointer: int, pfn: int) -> int:
+    """One MMU_MACHPHYS_UPDATE."""
+    machine = load64(domain + DomainRecord.machine)
+    frame = (pointer & PADDR_MASK) >> pg.PAGE_SHIFT
+    page = get_page_from_mfn(domain, frame)
+    if not page:
+        return -XEN_EINVAL
+    store64(load64(machine + MachineRecord.m2p) + frame * 8, pfn)
+    put_page(page)
+    return 0
+
+
+@native
+def do_mmu_update(block: int, requests: int, count: int, pdone: int, foreign: int) -> int:
+    """HYPERVISOR_mmu_update."""
+    vcpu = load64(block + CpuBlock.vcpu)
+    domain = load64(vcpu + VcpuRecord.domain)
+    if foreign & 0xFFFF_0000 or not is_self(domain, foreign):
+        return DEFER
+    count &= 0xFFFF_FFFF
+    if count == MMU_UPDATE_PREEMPTED and requests == 0:
+        return foreign
+    count &= ~MMU_UPDATE_PREEMPTED
+    request = vcpu + VcpuRecord.scratch
+    error = 0
+    done = 0
+    while done < count:
+        if copy_from_guest(block, request, requests, MmuUpdate.size):
+            error = -XEN_EFAULT
+            break
+        pointer = load64(request + MmuUpdate.ptr)
+        value = load64(request + MmuUpdate.val)
+        command = pointer & 7
+        if command == MMU_MACHPHYS_UPDATE:
+            error = _machphys_update(domain, pointer, value)
+        elif command <= MMU_PT_UPDATE_NO_TRANSLATE:
+            error = _pt_update(domain, pointer - command, value, 1 if command == MMU_PT_UPDATE_PRESERVE_AD else 0)
+        else:
+            error = -XEN_ENOSYS
+        if error:
+            break
+        requests += MmuUpdate.size
+        done += 1
+    _put_done(block, pdone, done)
+    return error
+
+
+@native
+def l1_entry_host(block: int, address: int) -> int:
+    """Where the level 1 entry for a linear address of the guest's kernel is in the host's memory, or 0."""
+    if not addr_ok(address):
+        return 0
+    ram = load64(block + CpuBlock.ram)
+    table = load64(block + CpuBlock.root)
+    shift = 39
+    while shift > 12:
+        entry = load64(ram + table + ((address >> shift) & 0x1FF) * 8)
+        if entry & (_PAGE_PRESENT | PSE) != _PAGE_PRESENT:
+            return 0
+        table = entry & PADDR_MASK
+        shift -= 9
+    return ram + table + ((address >> 12) & 0x1FF) * 8
+
+
+@native
+def _flush_after(block: int, address: int, flags: int) -> int:
+    """The flush that update_va_mapping was asked for. One TLB serves all vCPUs of a domain."""
+    kind = flags & UVMF_FLUSHTYPE_MASK
+    if kind != UVMF_TLB_FLUSH and kind != UVMF_INVLPG:
+        return 0
+    mask = flags & ~UVMF_FLUSHTYPE_MASK
+    if mask != UVMF_LOCAL and mask != UVMF_ALL and not guest_host(block, mask, LOAD):
+        return -XEN_EFAULT
+    if kind == UVMF_INVLPG:
+        call2(load64(block + CpuBlock.flush_page), block, address)
+    else:
+        store64(block + CpuBlock.flush_pending, 1)
+    return 0
+
+
+@native
+def do_update_va_mapping(block: int, address: int, value: int, flags: int) -> int:
+    """HYPERVISOR_update_va_mapping."""
+    domain = load64(load64(block + CpuBlock.vcpu) + VcpuRecord.domain)
+    machine = load64(domain + DomainRecord.machine)
+    host = l1_entry_host(block, address)
+    if not host:
+        return -XEN_EINVAL
+    page = get_page_from_mfn(domain, (host - load64(machine + MachineRecord.ram)) >> pg.PAGE_SHIFT)
+    if not page:
+        return -XEN_EINVAL
+    info = load64(page + PageInfo.type_info)
+    error = -XEN_EINVAL
+    if info & (pg.PGT_type_mask | pg.PGT_validated) == pg.PGT_l1_page_table | pg.PGT_validated:
+        error = mod_l1_entry(host, value, 0, domain, domain)
+    put_page(page)
+    if error:
+        return error
+    return _flush_after(block, address, flags)
+
+
+@native
+def _pin(domain: int, frame: int, kind: int) -> int:
+    """MMUEXT_PIN_L1_TABLE to MMUEXT_PIN_L4_TABLE."""
+    page = get_page_from_mfn(domain, frame)
+    if not page:
+        return -XEN_EINVAL
+    error = get_page_type(page, kind)
+    if error:
+        put_page(page)
+        return error
+    if or64(page + PageInfo.type_info, pg.PGT_pinned) & pg.PGT_pinned:
+        put_page_and_type(page)
+        return -XEN_EINVAL
+    return 0
+
+
+@native
+def _unpin(domain: int, frame: int) -> int:
+    """MMUEXT_UNPIN_TABLE."""
+    page = get_page_from_mfn(domain, frame)
+    if not page:
+        return -XEN_EINVAL
+    if not and64(page + PageInfo.type_info, ~pg.PGT_pinned) & pg.PGT_pinned:
+        put_page(page)
+        return -XEN_EINVAL
+    put_page_and_type(page)
+    put_page(page)
+    return 0
+
+
+@native
+def new_guest_cr3(block: int, frame: int) -> int:
+    """MMUEXT_NEW_BASEPTR."""
+    vcpu = load64(block + CpuBlock.vcpu)
+    domain = load64(vcpu + VcpuRecord.domain)
+    old = load64(vcpu + VcpuRecord.guest_table)
+    if frame == old:
+        store64(block + CpuBlock.flush_pending, 1)
+        return 0
+    error = get_page_and_type_from_mfn(domain, frame, pg.PGT_l4_page_table)
+    if error:
+        return error
+    store64(vcpu + VcpuRecord.guest_table, frame)
+    call2(load64(block + CpuBlock.switch_root), block, frame << pg.PAGE_SHIFT)
+    if old:
+        put_page_and_type(page_of(load64(domain + DomainRecord.machine), old))
+    return 0
+
+
+@native
+def _new_user_cr3(block: int, frame: int) -> int:
+    """MMUEXT_NEW_USER_BASEPTR; frame 0 leaves the user without a page table."""
+    vcpu = load64(block + CpuBlock.vcpu)
+    domain = load64(vcpu + VcpuRecord.domain)
+    old = load64(vcpu + VcpuRecord.guest_table_user)
+    if frame == old:
+        return 0
+    if frame:
+        error = get_page_and_type_from_mfn(domain, frame, pg.PGT_l4_page_table)
+        if error:
+            return error
+    store64(vcpu + VcpuRecord.guest_table_user, frame)
+    call2(load64(block + CpuBlock.switch_user_root), block, frame << pg.PAGE_SHIFT)
+    if old:
+        put_page_and_type(page_of(load64(domain + DomainRecord.machine), old))
+    return 0
+
+
+@native
+def _flush_op(block: int, command: int, address: int, vcpu_mask: int) -> int:
+    """The TLB operations of mmuext_op."""
+    if command == MMUEXT_TLB_FLUSH_MULTI or command == MMUEXT_INVLPG_MULTI:
+        if not guest_host(block, vcpu_mask, LOAD):
+            return -XEN_EINVAL
+    if command == MMUEXT_INVLPG_LOCAL or command == MMUEXT_INVLPG_MULTI or command == MMUEXT_INVLPG_ALL:
+        if addr_ok(address):
+            call2(load64(block + CpuBlock.flush_page), block, address)
+    else:
+        store64(block + CpuBlock.flush_pending, 1)
+    return 0
+
+
+@native
+def _set_ldt(vcpu: int, base: int, entries: int) -> int:
+    """MMUEXT_SET_LDT."""
+    if entries > MAX_LDT_ENTRIES or (entries and (base & 0xFFF or not addr_ok(base))):
+        return -XEN_EINVAL
+    store64(vcpu + VcpuRecord.ldt_base, base if entries else 0)
+    store64(vcpu + VcpuRecord.ldt_ents, entries)
+    return 0
+
+
+@native
+def _page_op(domain: int, target: int, source: int, command: int) -> int:
+    """MMUEXT_CLEAR_PAGE and MMUEXT_COPY_PAGE."""
+    machine = load64(domain + DomainRecord.machine)
+    source_page = 0
+    if command == MMUEXT_COPY_PAGE:
+        source_page = get_page_from_mfn(domain, source)
+        if not source_page:
+            return -XEN_EINVAL
+    error = get_page_and_type_from_mfn(domain, target, pg.PGT_writable_page)
+    if not error:
+        block = load64(domain + DomainRecord.block)
+        call3(load64(block + CpuBlock.invalidate_code), block, target << pg.PAGE_SHIFT, pg.PAGE_SIZE)
+        if command == MMUEXT_COPY_PAGE:
+            copy(host_of(machine, target), host_of(machine, source), pg.PAGE_SIZE)
+        else:
+            fill(host_of(machine, target), 0, pg.PAGE_SIZE)
+        put_page_and_type(page_of(machine, target))
+    if source_page:
+        put_page(source_page)
+    return -XEN_EINVAL if error else 0
+
+
+@native
+def _mmuext(block: int, vcpu: int, op: int) -> int:
+    """One operation of mmuext_op."""
+    domain = load64(vcpu + VcpuRecord.domain)
+    command = load32(op)
+    arg1 = load64(op + ARG1)
+    arg2 = load64(op + ARG2)
+    if command >= MMUEXT_PIN_L1_TABLE and command <= MMUEXT_PIN_L4_TABLE:
+        return _pin(domain, arg1, (command - MMUEXT_PIN_L1_TABLE + 1) << 61)
+    if command == MMUEXT_UNPIN_TABLE:
+        return _unpin(domain, arg1)
+    if command == MMUEXT_NEW_BASEPTR:
+        return new_guest_cr3(block, arg1)
+    if command == MMUEXT_NEW_USER_BASEPTR:
+        return _new_user_cr3(block, arg1)
+    if command >= MMUEXT_TLB_FLUSH_LOCAL and command <= MMUEXT_INVLPG_ALL:
+        return _flush_op(block, command, arg1, arg2)
+    if command == MMUEXT_FLUSH_CACHE:
+        return -XEN_EACCES
+    if command == MMUEXT_FLUSH_CACHE_GLOBAL:
+        return -XEN_EINVAL
+    if command == MMUEXT_SET_LDT:
+        return _set_ldt(vcpu, arg1, arg2 & 0xFFFF_FFFF)
+    if command == MMUEXT_CLEAR_PAGE or command == MMUEXT_COPY_PAGE:
+        return _page_op(domain, arg1, arg2, command)
+    if command == MMUEXT_MARK_SUPER or command == MMUEXT_UNMARK_SUPER:
+        return -XEN_EOPNOTSUPP
+    return -XEN_ENOSYS
+
+
+@native
+def do_mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: int) -> int:
+    """HYPERVISOR_mmuext_op."""
+    vcpu = load64(block + CpuBlock.vcpu)
+    domain = load64(vcpu + VcpuRecord.domain)
+    if not is_self(domain, foreign):
+        return DEFER
+    count &= 0xFFFF_FFFF
+    if count == MMU_UPDATE_PREEMPTED and operations == 0:
+        return foreign
+    count &= ~MMU_UPDATE_PREEMPTED
+    op = vcpu + VcpuRecord.scratch
+    error = 0
+    done = 0
+    while done < count:
+        if copy_from_guest(block, op, operations, MmuextOp.size):
+            error = -XEN_EFAULT
+            break
+        error = _mmuext(block, vcpu, op)
+        if error:
+            break
+        operations += MmuextOp.size
+        done += 1
+    _put_done(block, pdone, done)
+    return error

@@ -1,0 +1,136 @@
+"""The hypervisor's own records, as native code and Python share them.
+
+Named after what they are in Xen: ``struct page_info``, ``struct domain``, ``struct vcpu``. Every
+field is 64 bits wide. Addresses are host addresses unless a comment says otherwise.
+"""
+
+from __future__ import annotations
+
+from euxen.abi.structure import Structure, array, u64
+
+
+class PageInfo(Structure):
+    """One machine frame (struct page_info, xen/arch/x86/include/asm/mm.h). The frame table is an array of these."""
+
+    count_info: int = u64()  # references, and PGC_* flags
+    type_info: int = u64()  # references as its type, the type, and PGT_* flags
+    owner: int = u64()  # the DomainRecord, 0 for nobody
+    linear: int = u64()  # same-level entries that a page table has (> 0), or tables that it is used in so (< 0)
+
+
+class MachineRecord(Structure):
+    """One machine: its memory and its clock."""
+
+    ram: int = u64()  # machine frame 0
+    frames: int = u64()  # how many there are
+    frame_table: int = u64()  # PageInfo[frames]
+    m2p: int = u64()  # machine-to-physical table, a word per frame
+    xen_slots: int = u64()  # the entries that Xen puts into slots 256 to 271 of every top-level table
+    free_stack: int = u64()  # frames that were given back, as a stack of their numbers
+    free_count: int = u64()  # how many are on it
+    next_fresh: int = u64()  # first frame never handed out so far
+    heap_lock: int = u64()
+    free_pages: int = u64()  # all frames that can be allocated
+    clock: int = u64()  # function: () -> ns of system time
+    tsc_mul: int = u64()  # TSC ticks = ns * tsc_mul >> 32 (for a TSC slower than 4 GHz)
+    tsc_offset: int = u64()
+
+
+class DomainRecord(Structure):
+    """struct domain."""
+
+    domain_id: int = u64()
+    machine: int = u64()
+    block: int = u64()  # CpuBlock of the engine that runs this domain
+    shared_info: int = u64()
+    shared_info_frame: int = u64()  # machine frame number
+    tot_pages: int = u64()
+    max_pages: int = u64()
+    is_dying: int = u64()
+    is_privileged: int = u64()
+    vm_assist: int = u64()
+    nr_l4_pages: int = u64()
+    vcpus: int = u64()  # VcpuRecord[max_vcpus], each of VCPU_STRIDE bytes
+    max_vcpus: int = u64()
+    evtchns: int = u64()  # EvtchnRecord[max_evtchns]
+    max_evtchns: int = u64()  # how many ports there are now
+    gdt_template: int = u64()  # Xen's page of every GDT: FIRST_RESERVED_GDT_PAGE
+    kernel_tlb_stale: int = u64()  # kernel translations changed since the kernel's TLB was last emptied
+    m2p_strict: int = u64()
+    dead_letter: int = u64()  # bit map of domains to be told of an event, when the engine comes back
+
+
+class TrapEntry(Structure):
+    """One entry of a PV guest's virtual IDT, ready for use (struct trap_info)."""
+
+    address: int = u64()
+    cs: int = u64()
+    flags: int = u64()  # as in trap_info: DPL, and bit 2 to mask events
+
+
+class VcpuRecord(Structure):
+    """struct vcpu and struct pv_vcpu."""
+
+    vcpu_id: int = u64()
+    domain: int = u64()
+    vcpu_info: int = u64()
+    flags: int = u64()  # TF_kernel_mode
+    guest_table: int = u64()  # machine frame of the kernel's top-level page table
+    guest_table_user: int = u64()  # of the user's, 0 for none
+    kernel_sp: int = u64()
+    kernel_ss: int = u64()
+    vgc_flags: int = u64()  # VGCF_failsafe_disables_events, VGCF_syscall_disables_events
+    event_callback: int = u64()
+    failsafe_callback: int = u64()
+    syscall_callback: int = u64()
+    syscall32_callback: int = u64()
+    syscall32_disables_events: int = u64()
+    sysenter_callback: int = u64()
+    sysenter_disables_events: int = u64()
+    nmi_callback: int = u64()
+    iopl: int = u64()  # in the place that it has in RFLAGS
+    ldt_base: int = u64()
+    ldt_ents: int = u64()
+    gdt_ents: int = u64()
+    gdt_frames: int = array(u64(), 16)
+    ctrlreg: int = array(u64(), 8)
+    in_syscall: int = u64()  # TRAP_syscall: the guest goes on as by SYSRET
+    async_exception_mask: int = u64()
+    nmi_pending: int = u64()
+    nmi_old_mask: int = u64()
+    online: int = u64()
+    runstate: int = u64()  # RUNSTATE_*
+    runstate_entry: int = u64()  # ns
+    runstate_time: int = array(u64(), 4)  # ns in each state
+    runstate_area: int = u64()  # guest virtual address, 0 for none
+    time_area: int = u64()  # guest virtual address of a secondary time record, 0 for none
+    timer_deadline: int = u64()  # ns, 0 for none: set_timer_op and the singleshot timer
+    periodic_period: int = u64()  # ns, 0 for none
+    periodic_last: int = u64()
+    slice_end: int = u64()  # ns: when the scheduler wants the CPU back
+    poll_mask: int = u64()
+    virq_to_evtchn: int = array(u64(), 24)
+    hypercalls: int = u64()  # how many this vCPU made
+    event_pending_sel: int = u64()
+    scratch: int = array(u64(), 32)
+    traps: int = array(u64(), 256 * 3)
+
+
+TF_kernel_mode = 1
+"""VcpuRecord.flags: the guest's kernel runs, with its page table."""
+
+TRAP_ENTRY_SIZE = 24
+
+
+class EvtchnRecord(Structure):
+    """One event channel of a domain (struct evtchn)."""
+
+    state: int = u64()  # ECS_* below
+    notify_vcpu: int = u64()
+    remote_domain: int = u64()  # domid, for ECS_UNBOUND and ECS_INTERDOMAIN
+    remote_port: int = u64()
+    number: int = u64()  # of the virq or pirq
+    priority: int = u64()
+
+
+ECS_FREE, ECS_RESERVED, ECS_UNBOUND, ECS_INTERDOMAIN, ECS_PIRQ, ECS_VIRQ, ECS_IPI = range(7)
