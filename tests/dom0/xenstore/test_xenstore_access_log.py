@@ -107,7 +107,7 @@ def test_a_real_access_log() -> None:
             replay.replay(match)
         elif not match["rest"].startswith("@"):  # the log does not say when domains shut down
             expected[match["client"]].append(match["rest"])
-    assert sum(map(len, expected.values())) == 317, "the log is not what it was"
+    assert sum(map(len, expected.values())) == 316, "the log is not what it was"
     for client, events in expected.items():
         told = replay.told[client]
         if client in replay.released:
