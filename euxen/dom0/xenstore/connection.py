@@ -38,6 +38,8 @@ class Connection:
         self.identity = identity
         self.broken: int | None = None
         """XENSTORE_ERROR_* once the client broke the protocol; then nothing is taken from it any more."""
+        self.failures = 0
+        """How often it broke the protocol, since it may reconnect and do it again."""
         self.watches: dict[tuple[Path, bytes], Watch] = {}
         self.transactions: dict[int, Transaction] = {}
         self.reader = PacketReader()

@@ -38,7 +38,7 @@ def _check(store: XenStore, parameters: list[bytes]) -> bytes:
 def _print(store: XenStore, parameters: list[bytes]) -> bytes:
     if len(parameters) != 1:
         raise XenstoreError("EINVAL")
-    store.log(f"control: {parameters[0].decode('ascii', 'backslashreplace')}")
+    store.log("control: " + parameters[0].decode("latin-1").encode("unicode_escape").decode("ascii"))
     return OK
 
 

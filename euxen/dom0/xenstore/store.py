@@ -82,7 +82,9 @@ class XenStore:
         """Stop talking with a client that broke the protocol; ``error`` is one of XENSTORE_ERROR_*."""
         self.disconnect(connection)
         connection.broken = error
-        self.log(f"{connection.name} is disconnected: {why}")
+        connection.failures += 1
+        if connection.failures == 1:  # or it could fill the log, reconnecting and failing again
+            self.log(f"{connection.name} is disconnected: {why}")
 
     def reset(self, connection: Connection) -> None:
         """Bring a client back to where it was when it connected, broken or not."""

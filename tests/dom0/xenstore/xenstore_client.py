@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from euxen.abi.io.xs_wire import XS_WATCH_EVENT
-from euxen.dom0.xenstore import Connection, Packet, PacketReader, Quota, XenStore, receive
+from euxen.abi.io.xs_wire import XENSTORE_RING_SIZE, XS_WATCH_EVENT, XenstoreDomainInterface
+from euxen.dom0.xenstore import Connection, Packet, PacketReader, Quota, XenStore, XenStoreRing, receive
 
 
 def packets(data: bytes) -> list[Packet]:
@@ -65,3 +65,57 @@ class Machine:
                 else:
                     answers.append((domid, packet))
         return answers, dict(events)
+
+
+class Guest:
+    """A domain's end of a ring, which behaves as well as the test lets it."""
+
+    def __init__(self, store: XenStore, connection: Connection) -> None:
+        self.page = bytearray(4096)
+        self.words = memoryview(self.page).cast("I")
+        self.signals = 0
+        self.ring = XenStoreRing(store, connection, memoryview(self.page), self._signalled)
+        self._reader = PacketReader()
+
+    def _signalled(self) -> None:
+        self.signals += 1
+
+    def field(self, name: str) -> int:
+        return self.words[XenstoreDomainInterface.offsetof(name) // 4]
+
+    def set_field(self, name: str, value: int) -> None:
+        self.words[XenstoreDomainInterface.offsetof(name) // 4] = value % (1 << 32)
+
+    def put(self, data: bytes) -> int:
+        """Put as much as there is room for into the ring, without a signal; how much it was."""
+        producer = self.field("req_prod")
+        data = data[: XENSTORE_RING_SIZE - (producer - self.field("req_cons")) % (1 << 32)]
+        for i, byte in enumerate(data):
+            self.page[XenstoreDomainInterface.offsetof("req") + (producer + i) % XENSTORE_RING_SIZE] = byte
+        self.set_field("req_prod", producer + len(data))
+        return len(data)
+
+    def take(self) -> list[Packet]:
+        """Take all whole packets that have come, without a signal."""
+        consumer, producer = self.field("rsp_cons"), self.field("rsp_prod")
+        start = XenstoreDomainInterface.offsetof("rsp")
+        count = (producer - consumer) % (1 << 32)
+        assert count <= XENSTORE_RING_SIZE
+        self._reader.feed(bytes(self.page[start + (consumer + i) % XENSTORE_RING_SIZE] for i in range(count)))
+        self.set_field("rsp_cons", producer)
+        found = []
+        while (packet := self._reader.next_packet()) is not None:
+            found.append(packet)
+        return found
+
+    def talk(self, *requests: Packet) -> list[Packet]:
+        """Send requests and read until xenstored has nothing more to say."""
+        data = b"".join(request.encode() for request in requests)
+        found = []
+        while True:
+            data = data[self.put(data) :]
+            self.ring.service()
+            new = self.take()
+            found += new
+            if not data and not new and not self.ring.connection.outstanding:
+                return found
