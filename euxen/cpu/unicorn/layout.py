@@ -42,7 +42,10 @@ ENV_TO_CPU = 35408
 ENV_ERROR_CODE = 5384
 ENV_EXCEPTION_IS_INT = 5388
 ENV_OLD_EXCEPTION = 5496
+ENV_VENDOR = 5616
+"""Three u32: EBX, EDX and ECX of CPUID leaf 0. SYSENTER exists in 64-bit code where they say Intel."""
 ENV_FEATURES = 5632
+"""FEATURE_WORDS, each a u64 of which 32 bits are used."""
 ENV_ICOUNT_DECR = -16
 ENV_TLB_DIRTY = -2192
 ENV_TLB_DESC = -2160
@@ -82,3 +85,19 @@ NO_EXCEPTION = 0xFFFF_FFFF
 """``exception_index`` and ``old_exception`` when there is none."""
 EXCP06_ILLOP = 6
 EXCP_INTERRUPT = 0x10000
+
+FEATURE_WORDS: dict[int, tuple[int, int, str]] = {
+    0: (0x1, 0, "edx"),
+    1: (0x1, 0, "ecx"),
+    2: (0x7, 0, "ebx"),
+    3: (0x7, 0, "ecx"),
+    4: (0x7, 0, "edx"),
+    5: (0x7, 1, "eax"),
+    6: (0x80000001, 0, "edx"),
+    7: (0x80000001, 0, "ecx"),
+    8: (0x80000007, 0, "edx"),
+    9: (0x80000008, 0, "ebx"),
+    18: (0x8000000A, 0, "edx"),
+    19: (0xD, 1, "eax"),
+}
+"""The FEAT_* words that decide what is decoded: CPUID leaf, sub-leaf and register of each."""
