@@ -1,8 +1,8 @@
 """xenstored: the database through which domains and their toolstack find and configure each other.
 
 It is a state machine: bytes in, bytes out. It opens nothing, waits for nothing and reads no clock;
-whoever embeds it brings the bytes, in one thread at a time. One ``XenStore`` holds what all clients share, one ``Connection``
-is one client, and ``receive`` is all that ever happens to them:
+whoever embeds it brings the bytes, in one thread at a time. One ``XenStore`` holds what all clients
+share, one ``Connection`` is one client, and ``receive`` is all that ever happens to them:
 
 >>> from euxen.dom0.xenstore import Packet, PacketReader, XenStore, receive
 >>> from euxen.abi.io.xs_wire import XS_READ, XS_WATCH, XS_WRITE

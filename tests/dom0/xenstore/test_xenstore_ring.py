@@ -234,6 +234,23 @@ def test_no_request_is_forgotten_in_the_queue(outstanding: int) -> None:
     assert world.one.take() == [Packet(XS_WRITE, b"OK\0", i) for i in range(30)]
 
 
+def test_a_request_that_waited_for_room_is_taken_when_there_is_room() -> None:
+    """A client need not signal that it has read, unless the ring was full of replies."""
+    world = TwoGuests(Quota(outstanding=1))
+    world.one.talk(write(b"data/a", b"x" * 1500))
+    world.one.put(read(b"data/a", 1).encode())
+    world.one.ring.service()
+    world.one.put(read(b"data/a", 2).encode())
+    world.one.ring.service()
+    answers = []
+    while world.one.field("rsp_prod") != world.one.field("rsp_cons"):
+        was_full = world.one.field("rsp_prod") - world.one.field("rsp_cons") == XENSTORE_RING_SIZE
+        answers += world.one.take()
+        if was_full:
+            world.one.ring.service()
+    assert [answer.req_id for answer in answers] == [1, 2]
+
+
 def test_a_domain_that_does_not_read_does_not_hold_up_who_makes_its_events() -> None:
     world = TwoGuests(Quota(watch_events=10))
     for token in (b"t", b"u"):
