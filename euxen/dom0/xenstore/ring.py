@@ -66,6 +66,7 @@ class XenStoreRing:
         if reconnected:
             self._reconnect()
         moved = self._send()  # first, since requests are taken only from who reads the replies
+        serve(self._store, self.connection)
         moved |= self._take()
         while self._send():
             moved = True

@@ -38,8 +38,9 @@ from euxen.dom0.xenstore.wire import Packet, ProtocolError
 def receive(store: XenStore, connection: Connection, data: bytes) -> None:
     """Take bytes that a client sent, and answer the requests that are whole.
 
-    What is to be sent then waits in the connections that ``XenStore.take_ready`` names. A client
-    that breaks the protocol has ``Connection.broken`` set; its transport is to disconnect it.
+    A transport reads them from the client only while ``XenStore.wants_input``. What is to be sent
+    then waits in the connections that ``XenStore.take_ready`` names. A client that breaks the
+    protocol has ``Connection.broken`` set; its transport is to disconnect it.
     """
     connection.reader.feed(data)
     serve(store, connection)
@@ -48,9 +49,9 @@ def receive(store: XenStore, connection: Connection, data: bytes) -> None:
 def serve(store: XenStore, connection: Connection) -> None:
     """Answer requests that were received already, as long as the client reads its replies.
 
-    To be called when a client has read some, since requests may have waited for that.
+    A transport calls it when the client has read some, since requests may have waited for that.
     """
-    while store.wants_input(connection):
+    while store.may_serve(connection):
         try:
             request = connection.reader.next_packet()
         except ProtocolError as error:
@@ -59,7 +60,7 @@ def serve(store: XenStore, connection: Connection) -> None:
         if request is None:
             return
         connection.send(reply(store, connection, request))
-        store.answer(connection)
+        store.replied(connection)
 
 
 def reply(store: XenStore, connection: Connection, request: Packet) -> Packet:

@@ -97,9 +97,16 @@ class XenStore:
         connection.watches.clear()
         connection.transactions.clear()
 
-    def wants_input(self, connection: Connection) -> bool:
-        """Whether a transport is to read from a client. If not, the bytes stay where they are."""
+    def may_serve(self, connection: Connection) -> bool:
+        """Whether requests of a client are answered; not while it leaves too many replies unread."""
         return connection.broken is None and connection.outstanding < self.quota.outstanding
+
+    def wants_input(self, connection: Connection) -> bool:
+        """Whether a transport is to read from a client. If not, the bytes stay where they are.
+
+        So what waits inside is never more than one packet and what one reading brought.
+        """
+        return self.may_serve(connection) and not connection.reader.has_packet
 
     def take_ready(self) -> list[Connection]:
         """The connections that got something to send since the last call."""
@@ -176,7 +183,7 @@ class XenStore:
             self._ready[event.watch.connection] = None
         self._events.clear()
 
-    def answer(self, connection: Connection) -> None:
+    def replied(self, connection: Connection) -> None:
         """Note that a reply was queued in a connection, and deliver the events behind it."""
         self._ready[connection] = None
         self.deliver()

@@ -57,20 +57,30 @@ class PacketReader:
         """Append bytes as they came, in pieces of any size."""
         self._buffer += data
 
+    def __len__(self) -> int:
+        """How many bytes it holds."""
+        return len(self._buffer)
+
+    @property
+    def has_packet(self) -> bool:
+        """Whether ``next_packet`` has something to say without more bytes."""
+        if len(self._buffer) < _HEADER.size:
+            return False
+        length: int = _HEADER.unpack_from(self._buffer)[3]
+        return length > XENSTORE_PAYLOAD_MAX or len(self._buffer) >= _HEADER.size + length
+
     def next_packet(self) -> Packet | None:
         """The next whole packet, or None until more bytes come.
 
         Raises ProtocolError for a payload longer than XENSTORE_PAYLOAD_MAX, as soon as its header
         is there: a length that is never allowed is not waited for.
         """
-        if len(self._buffer) < _HEADER.size:
+        if not self.has_packet:
             return None
         kind, req_id, tx_id, length = _HEADER.unpack_from(self._buffer)
         if length > XENSTORE_PAYLOAD_MAX:
             raise ProtocolError(f"payload of {length} bytes; at most {XENSTORE_PAYLOAD_MAX} are allowed")
         end = _HEADER.size + length
-        if len(self._buffer) < end:
-            return None
         payload = bytes(self._buffer[_HEADER.size : end])
         del self._buffer[:end]
         return Packet(kind, payload, req_id, tx_id)

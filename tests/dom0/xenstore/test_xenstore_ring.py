@@ -223,6 +223,22 @@ def test_a_domain_that_does_not_read_cannot_send_for_ever() -> None:
     assert answers == [Packet(XS_WRITE, b"OK\0", 1)] * expected
 
 
+@pytest.mark.parametrize("outstanding", [1, 4, 1024])
+def test_short_requests_with_longer_replies_do_not_pile_up(outstanding: int) -> None:
+    """A domain that reads all its replies, but sends more requests than replies fit into the ring."""
+    world = TwoGuests(Quota(outstanding=outstanding))
+    request = Packet(XS_READ).encode()
+    sent = answered = 0
+    for i in range(400):
+        if i < 200:
+            sent += world.one.put(request * 64)
+        world.one.ring.service()
+        assert len(world.machine.connection(1).reader) < XENSTORE_RING_SIZE + 4096 + XsdSockmsg.size
+        assert world.machine.connection(1).outstanding < outstanding + 64
+        answered += len(world.one.take())
+    assert answered == sent // len(request) > 200
+
+
 @pytest.mark.parametrize("outstanding", [1, 2, 5])
 def test_no_request_is_forgotten_in_the_queue(outstanding: int) -> None:
     """Many requests in one go, from a client that signals once and then waits for its replies."""

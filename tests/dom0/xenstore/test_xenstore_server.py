@@ -87,11 +87,13 @@ def test_a_client_that_reads_goes_on() -> None:
     receive(store, tool, b"".join(Packet(XS_READ, b"/tool\0", i).encode() for i in range(5)))
     answers = packets(tool.data_to_send(9999))
     while len(answers) < 5:
+        assert not store.wants_input(tool), "it is read from, though requests of its wait here"
         serve(store, tool)
         more = packets(tool.data_to_send(9999))
         assert more, "requests are stuck"
         answers += more
     assert answers == [Packet(XS_READ, b"", i) for i in range(5)]
+    assert store.wants_input(tool)
 
 
 def test_a_client_that_breaks_the_protocol_is_done_with() -> None:
