@@ -93,6 +93,8 @@ class CpuBlock(Structure):
     """System time at which this CPU wants to be kicked."""
     ticker_sleeps_until: int = u64()
     """System time at which the ticker will look here again."""
+    ticker: int = u64()
+    """Means nothing to cpu/."""
     wake_ticker: int = u64()
     """``(block)``: have the ticker look now"""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from typing import Protocol
 
-from euxen.cpu.block import CpuBlock
+from euxen.cpu.cpuid import Leaf
 from euxen.cpu.native.memory import Record
 
 
@@ -55,9 +55,18 @@ class Engine(Protocol):
         """Machine memory was written from outside: forget what was translated from it."""
         ...
 
+    def set_features(self, policy: list[Leaf]) -> None:
+        """Execute the instructions that a CPUID policy offers, and no others."""
+        ...
+
+    def debug_register(self, number: int) -> int:
+        """A debug register of the loaded vCPU."""
+        ...
+
+    def set_debug_register(self, number: int, value: int) -> None:
+        """Write one, with its effect on breakpoints."""
+        ...
+
     def close(self) -> None:
         """Free what the engine holds."""
         ...
-
-
-__all__ = ["CpuBlock", "Engine", "ExitReason"]

@@ -8,7 +8,7 @@ and segment registers have a hidden part, so both have functions.
 from __future__ import annotations
 
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import call4, load32, load64, native, store32, store64
+from euxen.cpu.native.language import call4, fill, load32, load64, native, store16, store32, store64
 
 # General registers, in the order of their encoding.
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI = (8 * number for number in range(8))
@@ -27,7 +27,7 @@ LDTR, TR, GDTR, IDTR = 328, 352, 376, 400
 
 CR0, CR2, CR3, CR4 = (424 + 8 * number for number in (0, 2, 3, 4))
 EFER = 592
-FPUS, FPUC, FPTAGS, MXCSR = 608, 610, 612, 816
+FPSTT, FPUS, FPUC, FPTAGS, MXCSR = 604, 608, 610, 612, 816
 STAR, LSTAR, CSTAR, FMASK, KERNEL_GS_BASE = 4824, 4840, 4848, 4856, 4864
 DR = 5400
 CONTEXT_SIZE = 5568
@@ -110,4 +110,15 @@ def update_hflags(env: int, cpl: int) -> int:
         if not cs & DESC_B or load64(env + DS + BASE) | load64(env + ES + BASE) | load64(env + SS + BASE):
             hflags |= HF_ADDSEG
     store32(env + HFLAGS, hflags)
+    return 0
+
+
+@native
+def init_fpu(env: int, control: int, mxcsr: int) -> int:
+    """The floating-point unit after FNINIT, and MXCSR."""
+    store32(env + FPSTT, 0)
+    store16(env + FPUS, 0)
+    store16(env + FPUC, control)
+    fill(env + FPTAGS, 1, 8)
+    store32(env + MXCSR, mxcsr)
     return 0

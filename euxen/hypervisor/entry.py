@@ -406,3 +406,12 @@ def interrupted(block: int) -> int:
     """``CpuBlock.on_interrupt``: somebody kicked. Timers may be due, or events pending."""
     check_deadlines(block)
     return finish(block)
+
+
+@native
+def prepare(block: int) -> int:
+    """Before the engine runs: timers and events that came while it did not. Clears the last exit."""
+    store64(block + CpuBlock.exit_reason, 0)
+    check_deadlines(block)
+    finish(block)
+    return load64(block + CpuBlock.exit_reason)

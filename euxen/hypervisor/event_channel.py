@@ -80,3 +80,11 @@ def send_vcpu_virq(vcpu: int, virq: int) -> int:
     if port:
         set_pending(load64(vcpu + VcpuRecord.domain), vcpu, port)
     return 0
+
+
+@native
+def clear_pending(domain: int, port: int) -> int:
+    """A port is closed: nothing is pending on it any more."""
+    shared = load64(domain + DomainRecord.shared_info)
+    and64(shared + EVTCHN_PENDING + (port >> 6) * 8, ~(1 << (port & 63)))
+    return 0

@@ -31,9 +31,11 @@ class MachineRecord(Structure):
     next_fresh: int = u64()  # first frame never handed out so far
     heap_lock: int = u64()
     free_pages: int = u64()  # all frames that can be allocated
-    clock: int = u64()  # function: () -> ns of system time
-    tsc_mul: int = u64()  # TSC ticks = ns * tsc_mul >> 32 (for a TSC slower than 4 GHz)
-    tsc_offset: int = u64()
+    clock: int = u64()  # function: (machine) -> ns of system time
+    clock_gettime: int = u64()  # the C library's
+    clock_start: int = u64()  # the host's clock when the machine was made
+    clock_scratch: int = array(u64(), 2)  # a struct timespec
+    tsc_mul: int = u64()  # TSC ticks = ns * tsc_mul >> 32
 
 
 class DomainRecord(Structure):
@@ -58,6 +60,19 @@ class DomainRecord(Structure):
     kernel_tlb_stale: int = u64()  # kernel translations changed since the kernel's TLB was last emptied
     m2p_strict: int = u64()
     dead_letter: int = u64()  # bit map of domains to be told of an event, when the engine comes back
+
+
+class TickerRecord(Structure):
+    """What the ticker of an engine needs."""
+
+    stop: int = u64()
+    eventfd: int = u64()
+    read: int = u64()  # functions of the C library
+    write: int = u64()
+    ppoll: int = u64()
+    pollfd: int = u64()  # a struct pollfd
+    timespec: int = array(u64(), 2)
+    one: int = u64()
 
 
 class TrapEntry(Structure):

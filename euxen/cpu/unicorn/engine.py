@@ -10,7 +10,9 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
+from euxen.cpu import state
 from euxen.cpu.block import CpuBlock
+from euxen.cpu.cpuid import ANY_SUBLEAF, Leaf
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.native.language import NativeFunction
 from euxen.cpu.native.memory import Memory, Record
@@ -174,6 +176,33 @@ class UnicornEngine:
     def invalidate_code(self, address: int, size: int) -> None:
         """Machine memory was written from outside: forget what was translated from it."""
         translate.invalidate_code(self.block.address, address, size)
+
+    def set_features(self, policy: list[Leaf]) -> None:
+        """Execute the instructions that a CPUID policy offers, and no others."""
+        features = self.block["env"] + layout.ENV_FEATURES
+        for index, (number, subleaf, register) in layout.FEATURE_WORDS.items():
+            word = 0
+            for leaf in policy:
+                if leaf.leaf == number and leaf.subleaf in (ANY_SUBLEAF, subleaf):
+                    word = getattr(leaf, register)
+            _set_word(features + 8 * index, word)
+
+    def debug_register(self, number: int) -> int:
+        """A debug register of the loaded vCPU."""
+        return _word(self.block["env"] + state.DR + 8 * number)
+
+    def set_debug_register(self, number: int, value: int) -> None:
+        """Write one, with its effect on breakpoints."""
+        env = ctypes.c_void_p(self.block["env"])
+        update = self._lib["cpu_x86_update_dr7_x86_64"]
+        if number == 7:
+            update(env, ctypes.c_uint32(value))
+            return
+        control = self.debug_register(7)
+        # Breakpoints are looked up by address: take them out before an address changes.
+        update(env, ctypes.c_uint32(control & ~0xFF))
+        _set_word(self.block["env"] + state.DR + 8 * number, value)
+        update(env, ctypes.c_uint32(control & 0xFFFF_FFFF))
 
     def close(self) -> None:
         """Free what the library holds for this engine."""

@@ -131,17 +131,20 @@ def kick(block: int) -> int:
 
 @native
 def run(block: int) -> int:
-    """Execute the guest until a handler asks for an exit; returns the reason."""
+    """Execute the guest until a handler asks for an exit; returns the reason. The caller has cleared the last one."""
     cpu = load64(block + CpuBlock.cpu)
     uc = load64(block + CpuBlock.uc)
-    store64(block + CpuBlock.exit_reason, 0)
     store32(cpu + layout.CPU_HALTED, 0)
     store32(cpu + layout.CPU_EXCEPTION_INDEX, layout.NO_EXCEPTION)
     store8(cpu + layout.CPU_EXIT_REQUEST, 0)
     store32(uc + layout.UC_NESTED_LEVEL, 1)
     store8(uc + layout.UC_QUIT_REQUEST, 0)
     store32(uc + layout.UC_SIZE_RECUR_MEM, 0)
+    env = load64(block + CpuBlock.env)
     while load64(block + CpuBlock.exit_reason) == 0:
+        # On its way in the library takes all flags from EFLAGS, and on its way out it puts them there.
+        store64(env + state.EFLAGS, state.rflags(block))
         call2(load64(slots() + Functions.cpu_exec), uc, cpu)
+        state.set_rflags(block, load64(env + state.EFLAGS))
     store32(uc + layout.UC_NESTED_LEVEL, 0)
     return load64(block + CpuBlock.exit_reason)

@@ -218,7 +218,7 @@ def do_update_va_mapping(block: int, address: int, value: int, flags: int) -> in
 
 
 @native
-def _pin(domain: int, frame: int, kind: int) -> int:
+def pin(domain: int, frame: int, kind: int) -> int:
     """MMUEXT_PIN_L1_TABLE to MMUEXT_PIN_L4_TABLE."""
     page = get_page_from_mfn(domain, frame)
     if not page:
@@ -340,7 +340,7 @@ def _mmuext(block: int, vcpu: int, op: int) -> int:
     arg1 = load64(op + ARG1)
     arg2 = load64(op + ARG2)
     if command >= MMUEXT_PIN_L1_TABLE and command <= MMUEXT_PIN_L4_TABLE:
-        return _pin(domain, arg1, (command - MMUEXT_PIN_L1_TABLE + 1) << 61)
+        return pin(domain, arg1, (command - MMUEXT_PIN_L1_TABLE + 1) << 61)
     if command == MMUEXT_UNPIN_TABLE:
         return _unpin(domain, arg1)
     if command == MMUEXT_NEW_BASEPTR:

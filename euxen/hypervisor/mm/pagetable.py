@@ -47,6 +47,9 @@ LAST_XEN_SLOT = 271
 XEN_SLOTS_BYTES = (LAST_XEN_SLOT - FIRST_XEN_SLOT + 1) * 8
 ENTRIES = 512
 
+PGT_TABLES = {1: pg.PGT_l1_page_table, 2: pg.PGT_l2_page_table, 3: pg.PGT_l3_page_table, 4: pg.PGT_l4_page_table}
+"""The type of a page table, by its level."""
+
 
 @native
 def mfn_in(entry: int) -> int:

@@ -1,0 +1,169 @@
+"""Domains: what Xen knows of a guest (struct domain, xen/include/xen/sched.h)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from euxen.abi.sched import SHUTDOWN_crash
+from euxen.abi.xen import SharedInfo
+from euxen.cpu import cpuid
+from euxen.cpu.cpuid import Leaf
+from euxen.cpu.native.memory import Memory, Record
+from euxen.hypervisor.event_channels import EventChannels
+from euxen.hypervisor.machine import PAGE_SIZE, Machine, OutOfMemory
+from euxen.hypervisor.mm import page as pg
+from euxen.hypervisor.mm import reservation, teardown
+from euxen.hypervisor.records import DomainRecord, PageInfo, VcpuRecord
+from euxen.hypervisor.vcpu import Vcpu
+
+if TYPE_CHECKING:
+    from euxen.cpu.engine import Engine
+
+SECOND = 1_000_000_000
+
+
+class Domain:
+    """A guest, or Domain 0. Its memory and its vCPUs are given to it by whoever builds it."""
+
+    def __init__(
+        self, machine: Machine, domid: int, max_pages: int, max_vcpus: int = 1, privileged: bool = False
+    ) -> None:
+        self.machine = machine
+        self.domid = domid
+        self.handle = uuid.uuid4()
+        self.record = Record(DomainRecord)
+        self.max_vcpus = max_vcpus
+        self._vcpu_records = Memory(VcpuRecord.size * max_vcpus)
+        self.event_channels = EventChannels(self)
+        self.engine: Engine | None = None
+        self.cpuid: list[Leaf] = []
+        self.shutdown_code: int | None = None
+        self.reported_shutdown_code: int | None = None
+        self.crash_reason: str | None = None
+        self.watchdogs: dict[int, int] = {}
+        self.memory_map: list[tuple[int, int, int]] = []
+        """What XENMEM_memory_map answers: (address, bytes, E820_*)."""
+        self.console_write: Callable[[bytes], None] = lambda data: None
+        """Where the domain's writes to Xen's own console go."""
+        record = self.record
+        record["domain_id"], record["machine"] = domid, machine.record.address
+        record["is_privileged"] = int(privileged)
+        record["vcpus"], record["max_vcpus"] = self._vcpu_records.address, max_vcpus
+        record["max_pages"] = max_pages
+        self.shared_info_frame = self._share_page()
+        record["shared_info_frame"] = self.shared_info_frame
+        record["shared_info"] = machine.ram_address + self.shared_info_frame * PAGE_SIZE
+        self.shared_info = machine.frame(self.shared_info_frame)
+        self.vcpus = [Vcpu(self, number, self._vcpu_records) for number in range(max_vcpus)]
+        self.update_wall_clock()
+
+    def __repr__(self) -> str:
+        return f"d{self.domid}"
+
+    @property
+    def privileged(self) -> bool:
+        """Whether this is a domain that may manage others (is_control_domain)."""
+        return bool(self.record["is_privileged"])
+
+    def _share_page(self) -> int:
+        """A frame of Xen's that the guest may map writable (share_xen_page_with_guest)."""
+        frame = self.machine.alloc_xen_frame()
+        words = self.machine.frame_table.words()
+        base = frame * (PageInfo.size // 8)
+        words[base] = (pg.PGC_xen_heap | pg.PGC_allocated | 1) & (1 << 64) - 1
+        words[base + 1] = (pg.PGT_writable_page | pg.PGT_validated | 1) & (1 << 64) - 1
+        words[base + 2] = self.record.address
+        return frame
+
+    def allocate(self, count: int = 1) -> list[int]:
+        """Give the domain ``count`` more frames. Raises OutOfMemory, having given none."""
+        if self.record["tot_pages"] + count > self.record["max_pages"]:
+            raise OutOfMemory
+        if self.machine.record["free_pages"] < count:
+            raise OutOfMemory
+        frames = [pg.alloc_frame(self.machine.record.address) for _ in range(count)]
+        for frame in frames:
+            pg.assign_page(self.record.address, frame)
+        return frames
+
+    def allocate_extent(self, order: int, over_limit: bool = False) -> list[int] | None:
+        """``2 ** order`` more frames in a row; None if there are none, or the domain may not have them.
+
+        ``over_limit``: the caller is about to give as many back.
+        """
+        count = 1 << order
+        if not over_limit and self.record["tot_pages"] + count > self.record["max_pages"]:
+            return None
+        machine = self.machine.record.address
+        first = pg.alloc_frame(machine) if order == 0 else reservation.alloc_run(machine, order)
+        if first < 0:
+            return None
+        frames = list(range(first, first + count))
+        for frame in frames:
+            pg.assign_page(self.record.address, frame)
+        return frames
+
+    @property
+    def max_pfn(self) -> int:
+        """The highest pfn that the guest says that it has (domain_get_maximum_gpfn)."""
+        offset = SharedInfo.offsetof("arch.max_pfn")
+        return int.from_bytes(self.shared_info[offset : offset + 8], "little") - 1
+
+    def attach(self, engine: Engine) -> None:
+        """Let an engine run this domain's vCPUs."""
+        self.engine = engine
+        self.record["block"] = engine.block.address
+
+    def set_cpuid(self, policy: list[Leaf]) -> None:
+        """Choose the CPU that the guest sees."""
+        assert self.engine is not None
+        self.cpuid = policy
+        self._cpuid_memory = cpuid.install(policy)
+        self.engine.block["cpuid"] = self._cpuid_memory.address
+        self.engine.block["cpuid_entries"] = len(policy)
+        self.engine.set_features(policy)
+
+    def update_wall_clock(self) -> None:
+        """Tell the guest what time of day it was at system time 0 (update_domain_wallclock_time)."""
+        at_zero = self.machine.clock.wall_clock() - self.machine.now()
+        seconds, nanoseconds = divmod(at_zero, SECOND)
+        info = self.shared_info
+        version = SharedInfo.fields["wc_version"].unpack(info, SharedInfo.offsets["wc_version"])
+        for field, value in (
+            ("wc_version", version + 1),
+            ("wc_sec", seconds & 0xFFFF_FFFF),
+            ("wc_sec_hi", seconds >> 32),
+            ("wc_nsec", nanoseconds),
+            ("wc_version", version + 2),
+        ):
+            SharedInfo.fields[field].pack(info, SharedInfo.offsets[field], value)
+
+    def shutdown(self, reason: int) -> None:
+        """The domain ends: SHUTDOWN_* (domain_shutdown)."""
+        if self.shutdown_code is None:
+            self.shutdown_code = reason if self.reported_shutdown_code is None else self.reported_shutdown_code
+
+    def crash(self, reason: str) -> None:
+        """The domain did what no domain may do (domain_crash). ``reason`` is one sentence for people."""
+        self.crash_reason = reason
+        self.shutdown_code = SHUTDOWN_crash
+
+    def destroy(self) -> None:
+        """Give back all that the domain holds (domain_kill)."""
+        self.record["is_dying"] = 1
+        for vcpu in self.vcpus:
+            vcpu.release()
+        self.event_channels.close_all()
+        self._relinquish_memory()
+        if self.engine is not None:
+            self.record["block"] = 0
+            self.engine.close()
+            self.engine = None
+        pg.free_frame(self.machine.record.address, self.shared_info_frame)
+
+    def _relinquish_memory(self) -> None:
+        """Unpin every page table, then drop the reference by which the domain holds each page."""
+        machine, domain = self.machine.record.address, self.record.address
+        teardown.relinquish(machine, domain)

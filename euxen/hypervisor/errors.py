@@ -1,0 +1,20 @@
+"""How a hypercall fails."""
+
+from __future__ import annotations
+
+from euxen.abi.errno import ERRNO_NAMES, XEN_EFAULT
+
+
+class XenError(Exception):
+    """A hypercall's errno: what the caller gets as a negative number."""
+
+    def __init__(self, errno: int) -> None:
+        super().__init__(ERRNO_NAMES.get(errno, str(errno)))
+        self.errno = errno
+
+
+class GuestFault(XenError):
+    """A guest's pointer led nowhere (-EFAULT)."""
+
+    def __init__(self) -> None:
+        super().__init__(XEN_EFAULT)

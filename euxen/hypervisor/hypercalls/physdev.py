@@ -1,0 +1,53 @@
+"""HYPERVISOR_physdev_op, for a domain that has no devices. Source: xen/arch/x86/physdev.c."""
+
+from __future__ import annotations
+
+from euxen.abi import physdev as abi
+from euxen.abi.errno import XEN_EINVAL, XEN_ENOSYS, XEN_EPERM
+from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.vcpu import Vcpu
+
+IOPL_SHIFT = 12
+MAX_PORTS = 65536
+HARDWARE_DOMAIN_ONLY = {
+    abi.PHYSDEVOP_apic_read,
+    abi.PHYSDEVOP_apic_write,
+    abi.PHYSDEVOP_setup_gsi,
+    abi.PHYSDEVOP_manage_pci_add,
+    abi.PHYSDEVOP_manage_pci_remove,
+    abi.PHYSDEVOP_manage_pci_add_ext,
+    abi.PHYSDEVOP_pci_device_add,
+    abi.PHYSDEVOP_pci_device_remove,
+    abi.PHYSDEVOP_pci_mmcfg_reserved,
+    abi.PHYSDEVOP_restore_msi,
+    abi.PHYSDEVOP_restore_msi_ext,
+    abi.PHYSDEVOP_prepare_msix,
+    abi.PHYSDEVOP_release_msix,
+}
+
+
+def physdev_op(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
+    """What there is of it: the virtual IOPL, and an I/O bitmap that permits nothing."""
+    command &= 0xFFFF_FFFF
+    if command == abi.PHYSDEVOP_set_iopl:
+        iopl = abi.PhysdevSetIopl.unpack_from(vcpu.read(argument, abi.PhysdevSetIopl.size)).iopl
+        if iopl > 3:
+            raise XenError(XEN_EINVAL)
+        vcpu.record["iopl"] = iopl << IOPL_SHIFT
+        return 0
+    if command == abi.PHYSDEVOP_set_iobitmap:
+        ports = abi.PhysdevSetIobitmap.unpack_from(vcpu.read(argument, abi.PhysdevSetIobitmap.size)).nr_ports
+        if ports > MAX_PORTS:
+            raise XenError(XEN_EINVAL)
+        return 0
+    if command in HARDWARE_DOMAIN_ONLY:
+        raise XenError(XEN_EPERM)
+    if command in (abi.PHYSDEVOP_eoi, abi.PHYSDEVOP_irq_status_query):
+        raise XenError(XEN_EINVAL)
+    raise XenError(XEN_ENOSYS)
+
+
+def physdev_op_compat(vcpu: Vcpu, argument: int, *_rest: int) -> int:
+    """The old form: the command lies before the structure."""
+    command = int.from_bytes(vcpu.read(argument, 4), "little")
+    return physdev_op(vcpu, command, argument + 8)

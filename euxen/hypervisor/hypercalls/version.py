@@ -1,0 +1,78 @@
+"""HYPERVISOR_xen_version. Source: xen/common/kernel.c."""
+
+from __future__ import annotations
+
+from euxen.abi import version as abi
+from euxen.abi.arch_x86_xen import HYPERVISOR_VIRT_START
+from euxen.abi.errno import XEN_ENODATA, XEN_ENOSYS
+from euxen.abi.features import (
+    XENFEAT_gnttab_map_avail_bits,
+    XENFEAT_highmem_assist,
+    XENFEAT_memory_op_vnode_supported,
+    XENFEAT_mmu_pt_update_preserve_ad,
+    XENFEAT_not_direct_mapped,
+)
+from euxen.abi.structure import Structure
+from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.vcpu import Vcpu
+
+XEN_VERSION, XEN_SUBVERSION = 4, 17
+XEN_EXTRAVERSION = ".7-euxen"
+XEN_CAPABILITIES = "xen-3.0-x86_64 "
+PAGE_SIZE = 4096
+COMMAND_LINE_LENGTH = 1024
+
+FEATURES = (
+    XENFEAT_mmu_pt_update_preserve_ad,
+    XENFEAT_highmem_assist,
+    XENFEAT_gnttab_map_avail_bits,
+    XENFEAT_memory_op_vnode_supported,
+    XENFEAT_not_direct_mapped,
+)
+DENIED = b"<denied>"
+
+
+def _put(vcpu: Vcpu, address: int, data: bytes | Structure) -> int:
+    vcpu.write(address, bytes(data))
+    return 0
+
+
+def xen_version(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
+    """What this Xen is and can do. What only a privileged domain may know reads as ``<denied>``."""
+    command &= 0xFFFF_FFFF
+    if command == abi.XENVER_version:
+        return XEN_VERSION << 16 | XEN_SUBVERSION
+    if command == abi.XENVER_pagesize:
+        return PAGE_SIZE
+    if command == abi.XENVER_extraversion:
+        return _put(vcpu, argument, XEN_EXTRAVERSION.encode().ljust(abi.XEN_EXTRAVERSION_LEN, b"\0"))
+    if command == abi.XENVER_compile_info:
+        return _put(vcpu, argument, _compile_info(vcpu.domain.privileged))
+    if command == abi.XENVER_capabilities:
+        return _put(vcpu, argument, XEN_CAPABILITIES.encode().ljust(abi.XEN_CAPABILITIES_INFO_LEN, b"\0"))
+    if command == abi.XENVER_changeset:
+        text = b"unavailable" if vcpu.domain.privileged else DENIED
+        return _put(vcpu, argument, text.ljust(abi.XEN_CHANGESET_INFO_LEN, b"\0"))
+    if command == abi.XENVER_platform_parameters:
+        return _put(vcpu, argument, abi.XenPlatformParameters(virt_start=HYPERVISOR_VIRT_START))
+    if command == abi.XENVER_get_features:
+        return _get_features(vcpu, argument)
+    if command == abi.XENVER_guest_handle:
+        return _put(vcpu, argument, vcpu.domain.handle.bytes)
+    if command == abi.XENVER_commandline:
+        return _put(vcpu, argument, (b"" if vcpu.domain.privileged else DENIED).ljust(COMMAND_LINE_LENGTH, b"\0"))
+    if command == abi.XENVER_build_id:
+        raise XenError(XEN_ENODATA)
+    raise XenError(XEN_ENOSYS)
+
+
+def _compile_info(privileged: bool) -> abi.XenCompileInfo:
+    if not privileged:
+        return abi.XenCompileInfo(compiler=DENIED, compile_by=DENIED, compile_domain=DENIED, compile_date=DENIED)
+    return abi.XenCompileInfo(compiler=b"Python", compile_by=b"euxen")
+
+
+def _get_features(vcpu: Vcpu, argument: int) -> int:
+    info = abi.XenFeatureInfo.unpack_from(vcpu.read(argument, abi.XenFeatureInfo.size))
+    info.submap = sum(1 << bit for bit in FEATURES) if info.submap_idx == 0 else 0
+    return _put(vcpu, argument, info)

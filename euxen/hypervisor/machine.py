@@ -1,0 +1,131 @@
+"""One physical host: its memory, its clock, its domains.
+
+RAM is one sparse memfd, mapped once. Frames below ``first_frame`` are Xen's own: the machine-to-physical
+table and the page tables that show it to guests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from euxen.abi.xen import DOMID_FIRST_RESERVED
+from euxen.cpu.native.memory import Memory, Record
+from euxen.hypervisor.clock import HostClock
+from euxen.hypervisor.mm import page as pg
+from euxen.hypervisor.mm.pagetable import FIRST_XEN_SLOT, LAST_XEN_SLOT
+from euxen.hypervisor.records import MachineRecord, PageInfo
+
+PAGE_SIZE = pg.PAGE_SIZE
+MIN_MEMORY = 8 << 20
+DEFAULT_TSC_KHZ = 2_000_000
+
+# Page-table entries of Xen's own tables: present, accessed, user-accessible; superpages carry PSE and D.
+XEN_TABLE = 0x025
+XEN_SUPERPAGE_RO = 0x0A5 | 1 << 63
+SUPERPAGE = 2 << 20
+
+
+class OutOfMemory(Exception):
+    """The machine has no free frame left."""
+
+
+class Machine:
+    """A host with ``memory`` bytes of RAM."""
+
+    def __init__(self, memory: int, tsc_khz: int = DEFAULT_TSC_KHZ) -> None:
+        self.frames = max(memory, MIN_MEMORY) // PAGE_SIZE
+        self._ram = self._map_ram(self.frames * PAGE_SIZE)
+        self.ram = memoryview(self._ram)
+        self.ram_address = ctypes.addressof(ctypes.c_char.from_buffer(self._ram))
+        self.frame_table = Memory(self.frames * PageInfo.size)
+        self._free_stack = Memory(self.frames * 8)
+        self._xen_slots = Memory((LAST_XEN_SLOT - FIRST_XEN_SLOT + 1) * 8)
+        self.record = Record(MachineRecord)
+        self.clock = HostClock()
+        self.tsc_khz = tsc_khz
+        self._fill_record()
+        self._make_m2p()
+        self.next_domid = 0
+        self.lock = threading.RLock()
+        """Held by whoever changes more than one domain, or any domain from Python."""
+        self.log: Callable[[str], None] = lambda line: None
+        """Xen's own console: a line, without its end."""
+
+    @staticmethod
+    def _map_ram(size: int) -> mmap.mmap:
+        """Memory that costs nothing before it is written to. Its file can be handed to another process."""
+        file = os.memfd_create("euxen-ram", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(file, size)
+            return mmap.mmap(file, size, mmap.MAP_SHARED)
+        finally:
+            os.close(file)
+
+    def _fill_record(self) -> None:
+        record = self.record
+        record["ram"], record["frames"] = self.ram_address, self.frames
+        record["frame_table"], record["free_stack"] = self.frame_table.address, self._free_stack.address
+        record["xen_slots"] = self._xen_slots.address
+        record["free_pages"] = self.frames
+        record["tsc_mul"] = (self.tsc_khz << 32) // 1_000_000
+        clock: dict[str, int] = {}
+        self.clock.install(clock)
+        for field, value in clock.items():
+            record[field] = value
+
+    def _make_m2p(self) -> None:
+        """Make the machine-to-physical table, and the page tables that show it read-only in slot 256."""
+        table_frames = -(-self.frames * 8 // SUPERPAGE) * (SUPERPAGE // PAGE_SIZE)
+        # Superpages have to be aligned, and frame 0 is never handed out: 0 means "none" in many places.
+        first = SUPERPAGE // PAGE_SIZE
+        l3, l2 = 1, 2
+        self.record["next_fresh"] = first + table_frames
+        self.record["free_pages"] = self.frames - first - table_frames
+        self.record["m2p"] = self.ram_address + first * PAGE_SIZE
+        entries = memoryview(self._ram).cast("Q")
+        self.m2p = entries[first * 512 : first * 512 + self.frames]
+        libc = ctypes.CDLL(None)
+        libc.memset(ctypes.c_void_p(self.record["m2p"]), 0xFF, ctypes.c_size_t(self.frames * 8))
+        entries[l3 * 512] = l2 * PAGE_SIZE | XEN_TABLE
+        for number in range(table_frames * PAGE_SIZE // SUPERPAGE):
+            entries[l2 * 512 + number] = (first * PAGE_SIZE + number * SUPERPAGE) | XEN_SUPERPAGE_RO
+        self._xen_slots.words()[0] = l3 * PAGE_SIZE | XEN_TABLE
+
+    def m2p_frames(self) -> list[int]:
+        """The first frame of each 2 MiB of the machine-to-physical table."""
+        first = (self.record["m2p"] - self.ram_address) // PAGE_SIZE
+        return list(range(first, first + -(-self.frames * 8 // PAGE_SIZE), SUPERPAGE // PAGE_SIZE))
+
+    def frame(self, number: int) -> memoryview:
+        """The contents of a machine frame."""
+        return self.ram[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]
+
+    def now(self) -> int:
+        """System time, in ns since the machine was made."""
+        from euxen.hypervisor import time
+
+        return time.now(self.record.address)
+
+    def alloc_xen_frame(self) -> int:
+        """Take a zeroed frame for Xen's own use. Raises OutOfMemory."""
+        number = pg.alloc_frame(self.record.address)
+        if number < 0:
+            raise OutOfMemory
+        return number
+
+    def allocate_domid(self) -> int:
+        """The next domid that was not used before."""
+        domid = self.next_domid
+        self.next_domid = (domid + 1) % DOMID_FIRST_RESERVED
+        return domid
+
+
+def cache_directory() -> Path:
+    """Where compiled code is kept between runs: $XDG_CACHE_HOME/euxen."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "euxen"

@@ -1,0 +1,188 @@
+"""A physical CPU: a host thread that runs a domain's vCPUs and handles what their engine can't.
+
+The engine runs until it has a reason to come back; the reason is dealt with here, under the machine's
+lock, and the vCPU goes on. A vCPU with nothing to do costs nothing: the thread sleeps.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable
+
+from euxen.abi.arch_x86_xen import VcpuGuestContext
+from euxen.abi.errno import XEN_EFAULT
+from euxen.abi.vcpu import RUNSTATE_blocked, RUNSTATE_running
+from euxen.abi.xen import HYPERVISOR_iret, HYPERVISOR_multicall, MulticallEntry
+from euxen.cpu import state
+from euxen.cpu.engine import ExitReason
+from euxen.cpu.native.language import signed
+from euxen.cpu.registers import Registers
+from euxen.hypervisor import crash, descriptors, entry, time, traps
+from euxen.hypervisor.domain import Domain
+from euxen.hypervisor.emulate import emulate
+from euxen.hypervisor.errors import GuestFault
+from euxen.hypervisor.hypercalls import table
+from euxen.hypervisor.mm import mmu, ro_fault
+from euxen.hypervisor.ticker import Ticker
+from euxen.hypervisor.vcpu import Vcpu
+
+ARGUMENTS = (7, 6, 2, 10, 8)
+"""The registers that hold a hypercall's arguments: RDI, RSI, RDX, R10, R8."""
+RAX, RDI, RSI = 0, 7, 6
+LONGEST_SLEEP = 3600.0
+SECOND = 1_000_000_000
+
+CR0 = 0x8005_0033
+CR4 = 0x0000_06E0
+CR4_FSGSBASE = 1 << 16
+EFER = 0xD01
+HF_MP, HF_OSFXSR = 0x200, 1 << 22
+X87_CONTROL, MXCSR = 0x37F, 0x1F80
+
+
+class Pcpu:
+    """Runs one domain until it ends, or until it is asked to stop."""
+
+    def __init__(self, domain: Domain) -> None:
+        assert domain.engine is not None
+        self.domain = domain
+        self.engine = domain.engine
+        self.block = domain.engine.block
+        self.registers = Registers(self.block)
+        self._awake = threading.Event()
+        self._stop = False
+        self._install_handlers()
+        self._load(domain.vcpus[0])
+        self._handlers: dict[ExitReason, Callable[[Vcpu], None]] = {
+            ExitReason.HYPERCALL: self._hypercall,
+            ExitReason.EMULATE: self._emulate,
+            ExitReason.BLOCKED: self._blocked,
+            ExitReason.CRASH: self._crash,
+        }
+
+    def _install_handlers(self) -> None:
+        block = self.block
+        block["on_page_fault"] = traps.page_fault.address
+        block["on_store"] = ro_fault.store.address
+        block["on_trap"] = traps.trap.address
+        block["on_syscall"] = entry.syscall.address
+        block["on_interrupt"] = entry.interrupted.address
+        block["on_descriptor"] = descriptors.descriptor.address
+        block["on_tsc"] = time.tsc.address
+
+    def _load(self, vcpu: Vcpu) -> None:
+        """Put a vCPU that never ran into the engine."""
+        context = vcpu.context
+        assert context is not None
+        env = self.block["env"]
+        self.block["vcpu"] = vcpu.record.address
+        self.block["root"] = vcpu.record["guest_table"] << 12
+        self.block["user_root"] = vcpu.record["guest_table_user"] << 12
+        regs = context.user_regs
+        for number, name in enumerate(("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi")):
+            self.registers[number] = getattr(regs, name)
+        for number in range(8, 16):
+            self.registers[number] = getattr(regs, f"r{number}")
+        self.registers.rip = regs.rip
+        self._load_control(context)
+        traps.load_flat_kernel(env)
+        for segment, selector in ((state.DS, regs.ds), (state.ES, regs.es), (state.FS, regs.fs), (state.GS, regs.gs)):
+            state.set_segment(
+                env, segment, selector, 0, 0xFFFF_FFFF if selector else 0, traps.FLAT_DATA if selector else 0
+            )
+        state.update_hflags(env, traps.GUEST_KERNEL_CPL)
+        self.registers.rflags = regs.rflags | state.IF | 2
+        self.registers.set_word(state.FS + state.BASE, context.fs_base)
+        self.registers.set_word(state.GS + state.BASE, context.gs_base_kernel)
+        self.registers.set_word(state.KERNEL_GS_BASE, context.gs_base_user)
+
+    def _load_control(self, context: VcpuGuestContext) -> None:
+        registers = self.registers
+        registers.set_word(state.CR0, CR0)
+        registers.set_word(state.CR4, CR4 | CR4_FSGSBASE)
+        registers.set_word(state.EFER, EFER)
+        hflags = state.HF_PE | state.HF_LMA | HF_MP | HF_OSFXSR
+        state.set_hflags(self.block["env"], hflags)
+        state.init_fpu(self.block["env"], X87_CONTROL, MXCSR)
+
+    def run(self) -> None:
+        """Run until the domain has shut down or crashed, or ``stop`` is called."""
+        vcpu = self.domain.vcpus[0]
+        with Ticker(self.block, self.domain.machine.record.address):
+            while not self._stop and self.domain.shutdown_code is None:
+                if vcpu.may_run():
+                    self._run(vcpu)
+                else:
+                    self._sleep(vcpu)
+
+    def _run(self, vcpu: Vcpu) -> None:
+        if vcpu.record["runstate"] != RUNSTATE_running:
+            vcpu.set_runstate(RUNSTATE_running)
+        reason = ExitReason(entry.prepare(self.block.address))
+        if reason is ExitReason.NONE:
+            reason = self.engine.run()
+        handler = self._handlers.get(reason)
+        if handler is not None:
+            with self.domain.machine.lock:
+                handler(vcpu)
+
+    def _sleep(self, vcpu: Vcpu) -> None:
+        """Wait for an event or a timer."""
+        if vcpu.record["runstate"] != RUNSTATE_blocked:
+            vcpu.set_runstate(RUNSTATE_blocked)
+        self._awake.clear()
+        if vcpu.may_run() or self._stop:
+            return
+        delay = (vcpu.wake_time() - self.domain.machine.now()) / SECOND
+        if delay > 0:
+            self._awake.wait(min(delay, LONGEST_SLEEP))
+        time.run_timers(vcpu.record.address)
+
+    def wake(self) -> None:
+        """From any thread: something may have happened for a vCPU of this domain."""
+        self._awake.set()
+        self.engine.kick()
+
+    def stop(self) -> None:
+        """From any thread: let ``run`` return soon."""
+        self._stop = True
+        self.domain.vcpus[0].record["slice_end"] = 0
+        self.wake()
+
+    def _hypercall(self, vcpu: Vcpu) -> None:
+        registers = self.registers
+        number = registers[RAX]
+        if number == HYPERVISOR_multicall:
+            registers[RAX] = self._multicall(vcpu, registers[RDI], registers[RSI] & 0xFFFF_FFFF)
+        else:
+            registers[RAX] = table.call(vcpu, number, *(registers[n] for n in ARGUMENTS))
+
+    def _multicall(self, vcpu: Vcpu, calls: int, count: int) -> int:
+        """The rest of a multicall, from the first call that is not native."""
+        result_at = MulticallEntry.offsets["result"]
+        for number in range(count):
+            address = calls + number * MulticallEntry.size
+            try:
+                call = MulticallEntry.unpack_from(vcpu.read(address, MulticallEntry.size))
+                result = self._one_call(vcpu, call)
+                vcpu.write(address + result_at, struct.pack("<q", result))
+            except GuestFault:
+                return -XEN_EFAULT
+        return 0
+
+    def _one_call(self, vcpu: Vcpu, call: MulticallEntry) -> int:
+        if call.op in (HYPERVISOR_multicall, HYPERVISOR_iret):
+            return table.call(vcpu, -1, *call.args[:5])
+        args = [signed(value) for value in call.args]
+        result = entry.dispatch(vcpu.block, vcpu.record.address, call.op, *args[:4])
+        return table.call(vcpu, call.op, *call.args[:5]) if result == mmu.DEFER else result
+
+    def _emulate(self, vcpu: Vcpu) -> None:
+        emulate(vcpu, self.registers, self.block["exit_info"])
+
+    def _blocked(self, vcpu: Vcpu) -> None:
+        vcpu.blocked = True
+
+    def _crash(self, vcpu: Vcpu) -> None:
+        crash.crash(vcpu, self.registers, self.block["exit_info"], self.block["exit_detail"])

@@ -1,0 +1,289 @@
+"""Virtual CPUs of PV guests (struct vcpu): their state at rest, and setting it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from typing import TYPE_CHECKING
+
+from euxen.abi.arch_x86_xen import (
+    FIRST_RESERVED_GDT_ENTRY,
+    VcpuGuestContext,
+    VGCF_failsafe_disables_events,
+    VGCF_in_kernel,
+    VGCF_online,
+    VGCF_syscall_disables_events,
+    xen_cr3_to_pfn,
+)
+from euxen.abi.errno import XEN_EINVAL, XEN_EOPNOTSUPP
+from euxen.abi.vcpu import XEN_RUNSTATE_UPDATE, RUNSTATE_offline, RUNSTATE_runnable, VcpuRunstateInfo
+from euxen.abi.xen import SharedInfo, VcpuInfo, VcpuTimeInfo, VMASST_TYPE_runstate_update_flag
+from euxen.cpu.native.memory import Memory, Record
+from euxen.hypervisor import descriptors, guest_access, time
+from euxen.hypervisor.errors import GuestFault, XenError
+from euxen.hypervisor.mm import page as pg
+from euxen.hypervisor.mm import pagetable
+from euxen.hypervisor.records import TRAP_ENTRY_SIZE, TF_kernel_mode, VcpuRecord
+
+if TYPE_CHECKING:
+    from euxen.hypervisor.domain import Domain
+
+TIME = VcpuInfo.offsetof("time")
+NEVER = time.NEVER
+PAGE_SIZE = pg.PAGE_SIZE
+
+
+class Vcpu:
+    """One vCPU of a domain."""
+
+    def __init__(self, domain: Domain, vcpu_id: int, records: Memory) -> None:
+        self.domain = domain
+        self.vcpu_id = vcpu_id
+        self.record = Record(VcpuRecord, records, vcpu_id * VcpuRecord.size)
+        self.is_initialised = False
+        self.context: VcpuGuestContext | None = None
+        self.blocked = False
+        self.polled_ports: tuple[int, ...] = ()
+        self.poll_timeout = 0
+        self._info_page = 0
+        self._debug_registers = [0, 0, 0, 0, 0, 0, 0xFFFF_0FF0, 0x400]
+        record = self.record
+        record["vcpu_id"], record["domain"] = vcpu_id, domain.record.address
+        record["vcpu_info"] = domain.record["shared_info"] + SharedInfo.offsetof(f"vcpu_info[{vcpu_id}]")
+        record["runstate"] = RUNSTATE_offline
+        record["slice_end"] = NEVER
+        self.update_time()
+
+    def __repr__(self) -> str:
+        return f"d{self.domain.domid}v{self.vcpu_id}"
+
+    def update_time(self) -> None:
+        """Write the time record: how system time follows from the time stamp counter."""
+        shift, multiplier = time_scale(self.domain.machine.tsc_khz)
+        info = VcpuTimeInfo(version=2, tsc_to_system_mul=multiplier, tsc_shift=shift)
+        data = bytes(info)
+        ctypes.memmove(self.record["vcpu_info"] + TIME, data, len(data))
+
+    def set_context(self, context: VcpuGuestContext) -> None:
+        """Give the vCPU its first state (arch_set_info_guest). Raises XenError.
+
+        Takes references to the page tables and the GDT that the context names.
+        """
+        if context.gdt_ents > FIRST_RESERVED_GDT_ENTRY or context.ldt_ents > 8192:
+            raise XenError(XEN_EINVAL)
+        if self.is_initialised:
+            raise XenError(XEN_EOPNOTSUPP)
+        domain = self.domain.record.address
+        record = self.record
+        frames = Memory(16 * 8)
+        frames.words()[:] = memoryview(bytes(8 * 16)).cast("Q")
+        for number, frame in enumerate(context.gdt_frames):
+            frames.words()[number] = frame
+        self._check(descriptors.install_gdt(record.address, frames.address, context.gdt_ents))
+        root, user_root = xen_cr3_to_pfn(context.ctrlreg[3]), xen_cr3_to_pfn(context.ctrlreg[1])
+        self._check(pagetable.get_page_and_type_from_mfn(domain, root, pg.PGT_l4_page_table))
+        record["guest_table"] = root
+        if user_root:
+            self._check(pagetable.get_page_and_type_from_mfn(domain, user_root, pg.PGT_l4_page_table))
+            record["guest_table_user"] = user_root
+        self._set_traps(context)
+        record["flags"] = TF_kernel_mode if context.flags & VGCF_in_kernel else 0
+        record["kernel_ss"], record["kernel_sp"] = context.kernel_ss | 3, context.kernel_sp
+        record["vgc_flags"] = context.flags & (VGCF_failsafe_disables_events | VGCF_syscall_disables_events)
+        record["event_callback"] = context.event_callback_eip
+        record["failsafe_callback"] = context.failsafe_callback_eip
+        record["syscall_callback"] = context.syscall_callback_eip
+        record["ldt_base"], record["ldt_ents"] = context.ldt_base, context.ldt_ents
+        words = record.memory.view[record.address - record.memory.address :].cast("Q")
+        control = VcpuRecord.offsetof("ctrlreg") // 8
+        for number in range(8):
+            words[control + number] = context.ctrlreg[number]
+        self.domain.record["vm_assist"] |= context.vm_assist
+        self.context = context
+        self.is_initialised = True
+        if context.flags & VGCF_online:
+            self.bring_up()
+
+    @staticmethod
+    def _check(error: int) -> None:
+        if error < 0:
+            raise XenError(-error)
+
+    def _set_traps(self, context: VcpuGuestContext) -> None:
+        for vector, trap in enumerate(context.trap_ctxt):
+            if trap.address:
+                self.set_trap(vector, trap.cs, trap.flags, trap.address)
+
+    def set_trap(self, vector: int, cs: int, flags: int, address: int) -> None:
+        """Set one entry of the virtual IDT."""
+        start = self.record.address - self.record.memory.address + VcpuRecord.offsetof("traps")
+        at = (start + vector * TRAP_ENTRY_SIZE) // 8
+        words = self.record.memory.words()
+        words[at], words[at + 1], words[at + 2] = address, cs, flags
+
+    def bring_up(self) -> None:
+        """Let the vCPU run (VCPUOP_up)."""
+        self.record["online"] = 1
+        self.record["runstate"] = RUNSTATE_runnable
+        self.record["runstate_entry"] = self.domain.machine.now()
+
+    def take_down(self) -> None:
+        """Stop the vCPU (VCPUOP_down)."""
+        self.record["online"] = 0
+        self.set_runstate(RUNSTATE_offline)
+
+    @property
+    def upcall_pending(self) -> bool:
+        """Whether the guest has been told of an event that it has not yet looked at."""
+        return bool(ctypes.c_uint8.from_address(self.record["vcpu_info"]).value)
+
+    @property
+    def upcall_masked(self) -> bool:
+        """Whether the guest does not want to be told."""
+        return bool(ctypes.c_uint8.from_address(self.record["vcpu_info"] + VcpuInfo.evtchn_upcall_mask).value)
+
+    def block_until_event(self) -> None:
+        """Wait for an event (SCHEDOP_block)."""
+        ctypes.c_uint8.from_address(self.record["vcpu_info"] + VcpuInfo.evtchn_upcall_mask).value = 0
+        self.blocked = True
+
+    def poll(self, ports: tuple[int, ...], timeout: int) -> None:
+        """Wait until one of ``ports`` is pending, or until system time ``timeout``; 0 is never (SCHEDOP_poll)."""
+        self.blocked = True
+        self.polled_ports = ports
+        self.poll_timeout = timeout
+
+    def may_run(self) -> bool:
+        """Whether what a blocked vCPU waits for has happened; if so it is not blocked any more."""
+        if self.blocked:
+            table = self.domain.event_channels
+            timed_out = self.poll_timeout and self.domain.machine.now() >= self.poll_timeout
+            if self.upcall_pending or timed_out or any(table.pending(port) for port in self.polled_ports):
+                self.blocked = False
+                self.polled_ports, self.poll_timeout = (), 0
+        return not self.blocked
+
+    def wake_time(self) -> int:
+        """System time at which a blocked vCPU has to be looked at again."""
+        due = time.next_timer(self.record.address)
+        return min(due, self.poll_timeout) if self.poll_timeout else due
+
+    def set_runstate(self, new: int) -> None:
+        """Account for the time spent in the state that ends (vcpu_runstate_change)."""
+        now = self.domain.machine.now()
+        words = self.record.memory.words()
+        at = (self.record.address - self.record.memory.address + VcpuRecord.offsetof("runstate_time")) // 8
+        words[at + self.record["runstate"]] += now - self.record["runstate_entry"]
+        self.record["runstate"], self.record["runstate_entry"] = new, now
+        if self.record["runstate_area"]:
+            self.publish_runstate()
+
+    def runstate_info(self) -> VcpuRunstateInfo:
+        """How long the vCPU was in which state."""
+        words = self.record.memory.words()
+        at = (self.record.address - self.record.memory.address + VcpuRecord.offsetof("runstate_time")) // 8
+        times = [int(words[at + number]) for number in range(4)]
+        state = self.record["runstate"]
+        times[state] += self.domain.machine.now() - self.record["runstate_entry"]
+        return VcpuRunstateInfo(state=state, state_entry_time=self.record["runstate_entry"], time=tuple(times))
+
+    def publish_runstate(self) -> None:
+        """Write the runstate where the guest asked for it; a guest that took the memory away misses it."""
+        area = self.record["runstate_area"]
+        if not area:
+            return
+        info = self.runstate_info()
+        entry = VcpuRunstateInfo.offsets["state_entry_time"]
+        with contextlib.suppress(GuestFault):
+            if self.domain.record["vm_assist"] >> VMASST_TYPE_runstate_update_flag & 1:
+                flagged = (info.state_entry_time | XEN_RUNSTATE_UPDATE).to_bytes(8, "little")
+                self.write(area + entry, flagged)
+                packed = bytes(info)
+                self.write(area, packed[:entry] + flagged + packed[entry + 8 :])
+                self.write(area + entry, packed[entry : entry + 8])
+            else:
+                self.write(area, bytes(info))
+
+    def publish_time(self) -> None:
+        """Write the time record where the guest asked for a second one."""
+        if self.record["time_area"]:
+            with contextlib.suppress(GuestFault):
+                info = ctypes.string_at(self.record["vcpu_info"] + TIME, VcpuTimeInfo.size)
+                self.write(self.record["time_area"], info)
+
+    def move_vcpu_info(self, frame: int, offset: int) -> None:
+        """Keep this vCPU's vcpu_info in the guest's own memory from now on (map_vcpu_info). Once."""
+        if offset > PAGE_SIZE - VcpuInfo.size or offset & 7:
+            raise XenError(XEN_EINVAL)
+        if self._info_page:
+            raise XenError(XEN_EINVAL)
+        machine, domain = self.domain.machine, self.domain.record.address
+        error = pagetable.get_page_and_type_from_mfn(domain, frame, pg.PGT_writable_page)
+        if error:
+            raise XenError(XEN_EINVAL)
+        self._info_page = pg.page_of(machine.record.address, frame)
+        new = machine.ram_address + frame * PAGE_SIZE + offset
+        ctypes.memmove(new, self.record["vcpu_info"], VcpuInfo.size)
+        self.record["vcpu_info"] = new
+        # Whatever was pending in the old place may not have been seen: let the guest look at everything.
+        ctypes.c_uint8.from_address(new + VcpuInfo.evtchn_upcall_pending).value = 1
+        ctypes.c_uint64.from_address(new + VcpuInfo.evtchn_pending_sel).value = (1 << 64) - 1
+
+    def set_debug_register(self, number: int, value: int) -> None:
+        """Set DR0 to DR3, DR6 or DR7, for now and for whenever the vCPU runs."""
+        self._debug_registers[number] = value
+        if self.domain.engine is not None:
+            self.domain.engine.set_debug_register(number, value)
+
+    def debug_register(self, number: int) -> int:
+        """A debug register."""
+        if self.domain.engine is not None:
+            self._debug_registers[number] = self.domain.engine.debug_register(number)
+        return self._debug_registers[number]
+
+    def release(self) -> None:
+        """Give up what the vCPU refers to: page tables and GDT."""
+        descriptors.destroy_gdt(self.record.address)
+        if self._info_page:
+            self.record["vcpu_info"] = self.domain.record["shared_info"]
+            pagetable.put_page_and_type(self._info_page)
+            self._info_page = 0
+        for field in ("guest_table", "guest_table_user"):
+            frame = self.record[field]
+            self.record[field] = 0
+            if frame:
+                pagetable.put_page_and_type(pg.page_of(self.domain.machine.record.address, frame))
+        self.record["online"] = 0
+
+    # The guest's memory, by the addresses of its kernel.
+
+    @property
+    def block(self) -> int:
+        """The address of the CpuBlock of the engine that runs this vCPU."""
+        return self.domain.record["block"]
+
+    def read(self, address: int, size: int) -> bytes:
+        """Copy ``size`` bytes of the guest's memory. Raises GuestFault."""
+        buffer = ctypes.create_string_buffer(size)
+        if guest_access.copy_from_guest(self.block, ctypes.addressof(buffer), address, size):
+            raise GuestFault
+        return buffer.raw
+
+    def write(self, address: int, data: bytes) -> None:
+        """Copy ``data`` into the guest's memory. Raises GuestFault."""
+        buffer = ctypes.create_string_buffer(data, len(data))
+        if guest_access.copy_to_guest(self.block, address, ctypes.addressof(buffer), len(data)):
+            raise GuestFault
+
+
+def time_scale(tsc_khz: int) -> tuple[int, int]:
+    """``tsc_shift`` and ``tsc_to_system_mul`` for a counter of that speed (set_time_scale)."""
+    ticks_per_second = tsc_khz * 1000
+    shift = 0
+    while ticks_per_second > 2_000_000_000:
+        ticks_per_second >>= 1
+        shift -= 1
+    while ticks_per_second <= 1_000_000_000:
+        ticks_per_second <<= 1
+        shift += 1
+    return shift, (1_000_000_000 << 32) // ticks_per_second
