@@ -10,6 +10,7 @@ from euxen.abi import cpufeatureset as cpu
 from euxen.abi.arch_x86_xen import xen_cr3_to_pfn, xen_pfn_to_cr3
 from euxen.abi.xen import VcpuInfo
 from euxen.cpu import state
+from euxen.cpu.block import CpuBlock
 from euxen.cpu.policy import has_feature
 from euxen.cpu.registers import Registers
 from euxen.hypervisor import traps
@@ -43,6 +44,11 @@ def _words(vcpu: Vcpu) -> memoryview:
     return record.memory.view[start : start + 8 * 8].cast("Q")
 
 
+def env_of(vcpu: Vcpu) -> int:
+    """The address of the registers, for native functions that take it."""
+    return ctypes.c_uint64.from_address(vcpu.block + CpuBlock.offsetof("env")).value
+
+
 def guest_cr4(vcpu: Vcpu, value: int) -> int:
     """What CR4 holds after a guest wrote ``value`` (pv_fixup_guest_cr4)."""
     policy = vcpu.domain.cpuid
@@ -70,7 +76,7 @@ def write_cr(vcpu: Vcpu, registers: Registers, number: int, value: int) -> None:
         if (value ^ XEN_CR0) & ~traps.CR0_TS:
             raise Fault
         words[0] = XEN_CR0 | value & traps.CR0_TS
-        traps.set_task_switched(registers.address, value & traps.CR0_TS)
+        traps.set_task_switched(env_of(vcpu), value & traps.CR0_TS)
     elif number == 2:
         words[2] = value
         registers.set_word(state.CR2, value)
