@@ -8,12 +8,13 @@ import sys
 from collections.abc import Sequence
 
 from euxen import __version__
-from euxen.cli import fetch, inspect
+from euxen.cli import fetch, inspect, run
 from euxen.toolstack.errors import UserError
 
 _VERBS = (
     fetch,
     inspect,
+    run,
 )
 """Modules that each have ``register(subparsers)``, which adds the verb and sets its function as ``run``."""
 

@@ -1,0 +1,83 @@
+"""Domain 0's daemons at work: xenstored and the console back end, connected with guests.
+
+An event arrives in whatever thread its sender runs in; the machine's lock makes them one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from euxen.dom0.console.ring import ConsoleRing
+from euxen.dom0.xenstore import Connection, XenStore, XenStoreRing
+from euxen.dom0.xenstore_client import XenStoreClient
+from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.hypervisor import Control
+
+
+@dataclass
+class _Xenstored:
+    """The host that xenstored runs on: it maps rings and binds event channels in Domain 0's name."""
+
+    control: Control
+    rings: dict[int, XenStoreRing]
+    store: XenStore | None = None
+
+    def introduce(self, connection: Connection, gfn: int, port: int) -> None:
+        """Connect a guest's ring."""
+        domid = connection.identity.domid
+        assert self.store is not None
+        try:
+            page = self.control.map_foreign(domid, gfn)
+            local = self.control.bind_interdomain(domid, port, lambda: self._serve(domid))
+        except XenError as error:
+            raise OSError(error.errno, str(error)) from error
+        self.rings[domid] = XenStoreRing(self.store, connection, page, lambda: self.control.notify(local))
+
+    def release(self, domid: int) -> None:
+        """Let go of a guest's ring."""
+        self.rings.pop(domid).close()
+
+    def _serve(self, domid: int) -> None:
+        ring = self.rings.get(domid)
+        if ring is not None:
+            ring.service()
+            self.flush()
+
+    def flush(self) -> None:
+        """Send answers, and the watch events that one client's request caused for others."""
+        assert self.store is not None
+        for connection in self.store.take_ready():
+            ring = self.rings.get(connection.identity.domid)
+            if ring is not None and ring.connection is connection:
+                ring.flush()
+
+
+class Services:
+    """The daemons of Domain 0."""
+
+    def __init__(self, control: Control) -> None:
+        self.control = control
+        self._xenstored = _Xenstored(control, {})
+        self.store = self._xenstored.store = XenStore(host=self._xenstored)
+        self.xenstore = XenStoreClient(self.store, self._xenstored.flush)
+        """For tools in Domain 0."""
+        self.consoles: dict[int, ConsoleRing] = {}
+        self.xenstore.write("/tool/xenstored", "")
+
+    def attach_console(self, domid: int, frame: int, port: int, output: Callable[[bytes], None]) -> ConsoleRing:
+        """Serve a guest's console ring; ``output`` is given what the guest writes. Raises XenError."""
+
+        def serve() -> None:
+            data = ring.receive()
+            if data:
+                output(data)
+
+        local = self.control.bind_interdomain(domid, port, serve)
+        ring = ConsoleRing(self.control.map_foreign(domid, frame), lambda: self.control.notify(local))
+        self.consoles[domid] = ring
+        return ring
+
+    def detach_console(self, domid: int) -> None:
+        """The guest is gone."""
+        self.consoles.pop(domid, None)

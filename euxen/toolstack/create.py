@@ -1,0 +1,115 @@
+"""Creating and destroying a domain, as libxl does: memory and vCPUs, xenstore nodes, daemons.
+
+The nodes are those of xenstore-paths(7) that a domain without devices has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from euxen.dom0.console.ring import ConsoleRing
+from euxen.hypervisor.domain import Domain
+from euxen.toolstack.builder.pv import PvBuilder, Rings
+from euxen.toolstack.kernel.image import KernelImage
+from euxen.toolstack.machine import Host
+
+PAGE_SHIFT = 12
+CONSOLE_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a domain is made of."""
+
+    name: str
+    image: KernelImage
+    ramdisk: bytes
+    command_line: str
+    memory: int
+    """In bytes."""
+    uuid: UUID
+
+
+@dataclass(frozen=True)
+class RunningDomain:
+    """A domain that was created, not yet running."""
+
+    domain: Domain
+    console: ConsoleRing
+
+
+def create(host: Host, request: Request, output: Callable[[bytes], None]) -> RunningDomain:
+    """Create a PV domain; ``output`` is given what it writes to its console.
+
+    Raises UserError, with nothing left behind.
+    """
+    control = host.control
+    pages = request.memory >> PAGE_SHIFT
+    domid = control.create_domain(pages)
+    try:
+        domain = control.domain(domid)
+        domain.handle = request.uuid
+        rings = Rings(xenstore_port=control.alloc_unbound(domid, 0), console_port=control.alloc_unbound(domid, 0))
+        builder = PvBuilder(control, domid, request.image, pages)
+        built = builder.build(request.ramdisk, request.command_line, rings)
+        _write_nodes(host, domid, request, built.console_frame, built.xenstore_frame, rings)
+        host.services.xenstore.introduce(domid, built.xenstore_frame, rings.xenstore_port)
+        console = host.services.attach_console(domid, built.console_frame, rings.console_port, output)
+    except BaseException:
+        destroy(host, domid)
+        raise
+    return RunningDomain(domain, console)
+
+
+def _write_nodes(host: Host, domid: int, request: Request, console: int, xenstore: int, rings: Rings) -> None:
+    store = host.services.xenstore
+    home, vm = f"/local/domain/{domid}", f"/vm/{request.uuid}"
+    guest_may_read = ("n0", f"r{domid}")
+    store.mkdir(home)
+    store.set_permissions(home, *guest_may_read)
+    store.write_all(vm, {"name": request.name, "uuid": str(request.uuid), "start_time": f"{host.started:.2f}"})
+    store.write_all(
+        home,
+        {
+            "vm": vm,
+            "name": request.name,
+            "domid": str(domid),
+            "cpu/0/availability": "online",
+            "memory/static-max": str(request.memory >> 10),
+            "memory/target": str(request.memory >> 10),
+            "memory/videoram": "0",
+            "device/suspend/event-channel": "",
+            "control/platform-feature-multiprocessor-suspend": "1",
+            "control/platform-feature-xs_reset_watches": "1",
+            "store/ring-ref": str(xenstore),
+            "store/port": str(rings.xenstore_port),
+            "console/backend-id": "0",
+            "console/limit": str(CONSOLE_LIMIT),
+            "console/output": "pty",
+            "console/port": str(rings.console_port),
+            "console/ring-ref": str(console),
+            "console/type": "xenconsoled",
+        },
+    )
+    # What the guest itself writes.
+    for name in ("control/shutdown", "control/feature-poweroff", "control/feature-reboot", "control/feature-suspend"):
+        store.write(f"{home}/{name}", "")
+        store.set_permissions(f"{home}/{name}", f"n{domid}")
+    for name in ("control/sysrq", "data", "drivers", "feature", "attr", "error", "device/suspend/event-channel"):
+        store.write(f"{home}/{name}", "")
+        store.set_permissions(f"{home}/{name}", f"n{domid}")
+
+
+def destroy(host: Host, domid: int) -> None:
+    """Destroy a domain and forget it (xl destroy)."""
+    store = host.services.xenstore
+    host.services.detach_console(domid)
+    host.services.store.domain_gone(domid)
+    home = f"/local/domain/{domid}"
+    if str(domid) in store.list("/local/domain"):
+        if "vm" in store.list(home):
+            store.remove(store.read(f"{home}/vm"))
+        store.remove(home)
+    host.control.destroy_domain(domid)

@@ -1,0 +1,44 @@
+"""A machine that is ready for domains: the native code loaded, Xen running, Domain 0's daemons up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from euxen.cpu.native import library
+from euxen.cpu.unicorn.engine import UnicornEngine
+from euxen.cpu.unicorn.library import LibraryError
+from euxen.dom0.services import Services
+from euxen.hypervisor import pcpu
+from euxen.hypervisor.hypervisor import Hypervisor
+from euxen.hypervisor.machine import Machine, cache_directory
+from euxen.toolstack.errors import UserError
+
+Progress = Callable[[int, int], None]
+
+XEN_OVERHEAD = 16 << 20
+"""Bytes that Xen itself uses of a machine's memory, beside a word per frame."""
+
+
+def memory_for(domains: int) -> int:
+    """How much memory a machine needs, in bytes, for domains with ``domains`` bytes together."""
+    return domains + domains // 256 + XEN_OVERHEAD
+
+
+class Host:
+    """A machine with Xen and Domain 0 on it."""
+
+    def __init__(self, memory: int, progress: Progress = lambda done, total: None) -> None:
+        """Start it with ``memory`` bytes. ``progress`` is called while native code has to be compiled."""
+        assert pcpu  # every native function has to be known before the library is loaded
+        cache = cache_directory()
+        library.load(cache, progress)
+        try:
+            UnicornEngine.prepare(cache)
+        except LibraryError as error:
+            raise UserError(str(error)) from error
+        self.machine = Machine(memory)
+        self.hypervisor = Hypervisor(self.machine, UnicornEngine)
+        self.control = self.hypervisor.control(self.hypervisor.domain0)
+        self.services = Services(self.control)
+        self.started = time.time()
