@@ -7,7 +7,7 @@ xen/include/public/arch-x86/cpufeatureset.h, calculate_pv_def_policy and recalcu
 xen/arch/x86/cpu-policy.c, and cpuid_hypervisor_leaves in xen/arch/x86/traps.c.
 
 Not offered though the translator could: ERMS (its ``rep movsb`` goes byte by byte), 3DNow! (AMD gave it up),
-RDRAND (its numbers are not random).
+RDRAND (its numbers are not random), RDTSCP (its time is not ours).
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ PV_FEATURES = frozenset(
         cpu.XEN_X86_FEATURE_SYSCALL,
         cpu.XEN_X86_FEATURE_NX,
         cpu.XEN_X86_FEATURE_MMXEXT,
-        cpu.XEN_X86_FEATURE_RDTSCP,
         cpu.XEN_X86_FEATURE_LM,
         cpu.XEN_X86_FEATURE_LAHF_LM,
         cpu.XEN_X86_FEATURE_ABM,
