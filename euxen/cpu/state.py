@@ -28,7 +28,7 @@ LDTR, TR, GDTR, IDTR = 328, 352, 376, 400
 CR0, CR2, CR3, CR4 = (424 + 8 * number for number in (0, 2, 3, 4))
 EFER = 592
 FPSTT, FPUS, FPUC, FPTAGS, MXCSR = 604, 608, 610, 612, 816
-STAR, LSTAR, CSTAR, FMASK, KERNEL_GS_BASE = 4824, 4840, 4848, 4856, 4864
+STAR, LSTAR, CSTAR, FMASK, KERNEL_GS_BASE, TSC_AUX = 4824, 4840, 4848, 4856, 4864, 4896
 DR = 5400
 CONTEXT_SIZE = 5568
 """How much of the state belongs to a vCPU: what is copied when another takes its place."""

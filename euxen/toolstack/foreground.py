@@ -44,6 +44,7 @@ class Output:
         self._lock = threading.Lock()
         self._pending = bytearray()
         self.read_end, self._write_end = os.pipe()
+        os.set_blocking(self.read_end, False)
         os.set_blocking(self._write_end, False)
 
     def write(self, data: bytes) -> None:

@@ -52,6 +52,7 @@ def replacements() -> dict[str, int]:
         "helper_syscall": traps.syscall,
         "helper_sysenter": traps.sysenter,
         "helper_rdtsc": traps.rdtsc,
+        "helper_rdtscp": traps.rdtscp,
         "helper_cpuid": traps.cpuid,
         "tcg_gen_callN": translate.emit_call,
         "tcg_gen_exit_tb": translate.emit_exit,

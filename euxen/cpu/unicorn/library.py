@@ -71,6 +71,7 @@ class Functions(Structure):
     helper_syscall: int = u64()
     helper_sysenter: int = u64()
     helper_rdtsc: int = u64()
+    helper_rdtscp: int = u64()
     helper_cpuid: int = u64()
     tlb_protect_code: int = u64()
     tlb_unprotect_code: int = u64()

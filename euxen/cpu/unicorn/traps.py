@@ -77,6 +77,14 @@ def rdtsc(env: int) -> int:
 
 
 @native
+def rdtscp(env: int) -> int:
+    """``helper_rdtscp``: also the number that the vCPU's TSC_AUX holds."""
+    rdtsc(env)
+    store64(env + state.RCX, load64(env + state.TSC_AUX) & 0xFFFF_FFFF)
+    return 0
+
+
+@native
 def cpuid(env: int) -> int:
     """``helper_cpuid``."""
     cpuid_policy.lookup(block_of(env), env)
