@@ -7,7 +7,7 @@ xen/include/public/arch-x86/cpufeatureset.h, calculate_pv_def_policy and recalcu
 xen/arch/x86/cpu-policy.c, and cpuid_hypervisor_leaves in xen/arch/x86/traps.c.
 
 Not offered though the translator could: ERMS (its ``rep movsb`` goes byte by byte), 3DNow! (AMD gave it up),
-RDRAND (its numbers are not random), RDTSCP (its time is not ours).
+RDRAND (its numbers are not random).
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ PV_FEATURES = frozenset(
         cpu.XEN_X86_FEATURE_SYSCALL,
         cpu.XEN_X86_FEATURE_NX,
         cpu.XEN_X86_FEATURE_MMXEXT,
+        cpu.XEN_X86_FEATURE_RDTSCP,
         cpu.XEN_X86_FEATURE_LM,
         cpu.XEN_X86_FEATURE_LAHF_LM,
         cpu.XEN_X86_FEATURE_ABM,
@@ -69,9 +70,8 @@ PV_FEATURES = frozenset(
         cpu.XEN_X86_FEATURE_ADX,
         cpu.XEN_X86_FEATURE_CLFLUSHOPT,
         cpu.XEN_X86_FEATURE_CLWB,
-        # Properties of the engine rather than instructions: its FXSAVE keeps no error pointers that could leak,
-        # its LFENCE orders everything, and loading a null selector clears the base.
-        cpu.XEN_X86_FEATURE_RSTR_FP_ERR_PTRS,
+        # Properties of the engine rather than instructions: its LFENCE orders everything, and loading a null
+        # selector clears the base. (RSTR_FP_ERR_PTRS is none: its FXRSTOR leaves the pointers as they were.)
         cpu.XEN_X86_FEATURE_LFENCE_DISPATCH,
         cpu.XEN_X86_FEATURE_NSCB,
     }

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from euxen.cpu import state
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.cpuid import ANY_SUBLEAF, Leaf
+from euxen.cpu.cpuid import Leaf
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.native.language import NativeFunction
 from euxen.cpu.native.memory import Memory, Record
-from euxen.cpu.unicorn import layout, segments, softmmu, translate, traps
+from euxen.cpu.unicorn import features, layout, segments, softmmu, translate, traps
 from euxen.cpu.unicorn.library import Library, LibraryError
 
 UC_ARCH_X86, UC_MODE_64 = 4, 8
@@ -180,13 +180,7 @@ class UnicornEngine:
 
     def set_features(self, policy: list[Leaf]) -> None:
         """Execute the instructions that a CPUID policy offers, and no others."""
-        features = self.block["env"] + layout.ENV_FEATURES
-        for index, (number, subleaf, register) in layout.FEATURE_WORDS.items():
-            word = 0
-            for leaf in policy:
-                if leaf.leaf == number and leaf.subleaf in (ANY_SUBLEAF, subleaf):
-                    word = getattr(leaf, register)
-            _set_word(features + 8 * index, word)
+        features.decode(self.block["env"], policy)
 
     def debug_register(self, number: int) -> int:
         """A debug register of the loaded vCPU."""
