@@ -57,8 +57,8 @@ GUEST_MC_BANKS = 2
 MC_REGISTERS_PER_BANK = 4
 ALL_ONES = (1 << 64) - 1
 
-# Where the CPU keeps them: RDTSCP reads the first itself.
-TSC_AUX, MCG_STATUS = 4896, 4912
+MCG_STATUS = 4912
+"""Where the CPU's state has it."""
 
 MC_BANK_MSRS = range(MSR_IA32_MC0_CTL, MSR_IA32_MC0_CTL + 32 * MC_REGISTERS_PER_BANK)
 MC_CTL2_MSRS = range(MSR_IA32_MC0_CTL2, MSR_IA32_MC0_CTL2 + 32)
@@ -154,7 +154,7 @@ def _read_apic_base(vcpu: Vcpu, _registers: Registers) -> int:
 
 def _read_tsc_aux(vcpu: Vcpu, registers: Registers) -> int:
     _need(vcpu, cpu.XEN_X86_FEATURE_RDTSCP)
-    return registers.word(TSC_AUX)
+    return registers.word(state.TSC_AUX)
 
 
 READS: dict[int, Read] = {
@@ -207,7 +207,7 @@ def _write_tsc_aux(vcpu: Vcpu, registers: Registers, value: int) -> None:
     _need(vcpu, cpu.XEN_X86_FEATURE_RDTSCP)
     if value >> 32:
         raise Fault
-    registers.set_word(TSC_AUX, value)
+    registers.set_word(state.TSC_AUX, value)
 
 
 def _write_hypercall_page(vcpu: Vcpu, _registers: Registers, value: int) -> None:

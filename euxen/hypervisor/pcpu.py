@@ -179,7 +179,10 @@ class Pcpu:
         return table.call(vcpu, call.op, *call.args[:5]) if result == mmu.DEFER else result
 
     def _emulate(self, vcpu: Vcpu) -> None:
+        self.block["exit_reason"] = ExitReason.NONE
         emulate(vcpu, self.registers, self.block["exit_info"])
+        if self.block["exit_reason"] == ExitReason.CRASH:
+            self._crash(vcpu)
 
     def _blocked(self, vcpu: Vcpu) -> None:
         vcpu.blocked = True

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from assembler import assemble
 
 from euxen.cpu import cpuid, exits, state
 from euxen.cpu.cpuid import Leaf
@@ -49,16 +48,6 @@ class Outcome:
     vector: int = 0
     error_code: int = 0
     address: int = 0
-
-
-def assemble(source: str, bits: int = 64) -> bytes:
-    """Machine code for AT&T assembler."""
-    with tempfile.TemporaryDirectory() as directory:
-        object_file, binary = Path(directory, "code.o"), Path(directory, "code.bin")
-        command = ["as", f"--{64 if bits == 64 else 32}", "-o", str(object_file), "-"]
-        subprocess.run(command, input=f"{source}\n", text=True, check=True, capture_output=True)
-        subprocess.run(["objcopy", "-O", "binary", "-j", ".text", str(object_file), str(binary)], check=True)
-        return binary.read_bytes()
 
 
 class BareEngine:
@@ -139,7 +128,7 @@ class BareEngine:
 
     def run(self, source: str | bytes, cpl: int = 1, bits: int = 64) -> Outcome:
         """Execute code from its beginning, in fresh registers, until it ends."""
-        code = assemble(source, bits) if isinstance(source, str) else source
+        code = assemble(source, bits, CODE) if isinstance(source, str) else source
         self.reset(cpl, bits)
         return self.resume(code)
 

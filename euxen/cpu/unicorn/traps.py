@@ -26,7 +26,8 @@ from euxen.cpu.native.language import (
 from euxen.cpu.unicorn import layout
 from euxen.cpu.unicorn.library import Functions
 
-VECTOR_UD = 6
+VECTOR_UD, VECTOR_GP = 6, 13
+CR4_TSD = 1 << 2
 
 
 @native
@@ -68,8 +69,10 @@ def sysenter(env: int, length: int) -> int:
 
 @native
 def rdtsc(env: int) -> int:
-    """``helper_rdtsc``."""
+    """``helper_rdtsc``: #GP where CR4.TSD keeps the counter from all but ring 0."""
     block = block_of(env)
+    if load64(env + state.CR4) & CR4_TSD and load32(env + state.HFLAGS) & state.HF_CPL:
+        raise_trap(env, VECTOR_GP, 0, 0)
     ticks = call1(load64(block + CpuBlock.on_tsc), block)
     store64(env + state.RAX, ticks & 0xFFFF_FFFF)
     store64(env + state.RDX, shr(ticks, 32))
@@ -82,6 +85,18 @@ def rdtscp(env: int) -> int:
     rdtsc(env)
     store64(env + state.RCX, load64(env + state.TSC_AUX) & 0xFFFF_FFFF)
     return 0
+
+
+@native
+def rdpmc(env: int) -> int:
+    """``helper_rdpmc``: there are no counters, and CR4.PCE is never set."""
+    return raise_trap(env, VECTOR_GP, 0, 0)
+
+
+@native
+def port_access(env: int, return_address: int) -> int:
+    """``helper_inb`` and its like: no guest has a port of its own. The library would not even look at IOPL."""
+    return raise_trap(env, VECTOR_GP, 0, return_address)
 
 
 @native

@@ -1,0 +1,13 @@
+"""What a PV guest gets from Xen, tested from inside: every TEST of tests/kernels has to pass in a guest of its own."""
+
+from __future__ import annotations
+
+import pytest
+from kernels import SOURCES, Kernels, kernel_tests
+
+TESTS = [(path.stem, test) for path in sorted(SOURCES.glob("*.c")) for test in kernel_tests(path.stem)]
+
+
+@pytest.mark.parametrize(("source", "test"), TESTS)
+def test_kernel(kernels: Kernels, source: str, test: str) -> None:
+    kernels.boot(source, test).check_passed()
