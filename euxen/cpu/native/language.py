@@ -49,6 +49,11 @@ class NativeFunction(Generic[P]):
         self._entry = entry
 
     @property
+    def is_bound(self) -> bool:
+        """Whether there is compiled code to call."""
+        return self._entry is not None
+
+    @property
     def address(self) -> int:
         """The entry point, for C and for handler tables."""
         if not self._address:

@@ -58,8 +58,11 @@ def load(cache: Path, progress: Progress = lambda done, total: None) -> None:
     """Make every native function that was imported so far callable, compiling only what no cache holds.
 
     ``cache`` is a directory, made if it is absent; a cache that can't be written costs time and
-    nothing else.
+    nothing else. Where all are callable already, nothing happens: another copy would have slots of
+    its own, without what was put into those in use.
     """
+    if all(function.is_bound for function in NativeFunction.registry.values()):
+        return
     functions = [NativeFunction.registry[name] for name in sorted(NativeFunction.registry)]
     toolchain = _toolchain()
     prints = [_hash(toolchain, _fingerprint(function)) for function in functions]
