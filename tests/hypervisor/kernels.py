@@ -6,15 +6,19 @@ with. Notes and addresses of the image are chosen when it is built, by macros.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import re
+import shutil
 import subprocess
+import tempfile
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from euxen.abi.sched import SHUTDOWN_poweroff
+from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.pcpu import Pcpu
 from euxen.toolstack.create import Request, create, destroy
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
@@ -29,6 +33,7 @@ FLAGS = (
     *("-nostdlib", "-static", "-no-pie", "-T", str(RUNTIME / "kernel.lds")),
     *("-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,--no-warn-rwx-segments"),
 )
+NEEDS = "These tests need a C compiler and the headers of Xen 4.17: on Debian 12, install gcc and libxen-dev."
 DEFAULT_MEMORY = 16 << 20
 PATIENCE = 30.0
 """Seconds after which a guest that does not end is stopped, and its test fails."""
@@ -43,6 +48,7 @@ class BuildError(Exception):
 class Outcome:
     """What became of a guest, and all that it said."""
 
+    test: str
     console: str
     xen_console: str
     """What it wrote to Xen's own console."""
@@ -59,82 +65,84 @@ class Outcome:
         assert self.console.splitlines()[-1:] == [f"PASS {self.test}"], told
         assert self.shutdown_code == SHUTDOWN_poweroff, told
 
-    test: str = ""
-
 
 def kernel_tests(source: str) -> list[str]:
     """The tests of a kernel's source that end with PASS or FAIL."""
     return TEST.findall((SOURCES / f"{source}.c").read_text())
 
 
-class Kernels:
-    """Builds kernels, each once, and boots them."""
+@functools.cache
+def _directory() -> Path:
+    """Where the images are, for as long as the tests run."""
+    directory = tempfile.TemporaryDirectory(prefix="euxen-kernels-")
+    atexit.register(directory.cleanup)
+    return Path(directory.name)
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._built: dict[tuple[str, tuple[tuple[str, str], ...]], KernelImage] = {}
 
-    def build(self, source: str, macros: Mapping[str, str]) -> KernelImage:
-        """The kernel of a source file. Raises BuildError."""
-        key = (source, tuple(macros.items()))
-        if key not in self._built:
-            self._built[key] = self._compile(source, {"KERNEL_BASE": "0", **macros})
-        return self._built[key]
+@functools.cache
+def build(source: str, *macros: str) -> KernelImage:
+    """The kernel of a source file, with ``NAME=VALUE`` macros. Raises BuildError."""
+    if shutil.which("gcc") is None:
+        raise BuildError(NEEDS)
+    base = next((macro for macro in macros if macro.startswith("KERNEL_BASE=")), "KERNEL_BASE=0")
+    target = _directory() / "-".join([source, *macros])
+    parts = [SOURCES / f"{source}.c", *RUNTIME.glob("*.c"), *RUNTIME.glob("*.S")]
+    defines = [f"-D{macro}" for macro in {base, *macros}]
+    command = ["gcc", *FLAGS, *defines, f"-Wl,--defsym={base}", "-o", str(target), *map(str, parts)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise BuildError(f"{done.stderr}{NEEDS}")
+    return read_kernel(target)
 
-    def _compile(self, source: str, macros: Mapping[str, str]) -> KernelImage:
-        target = self._directory / f"{source}-{len(self._built)}"
-        parts = [SOURCES / f"{source}.c", *RUNTIME.glob("*.c"), *RUNTIME.glob("*.S")]
-        defines = [f"-D{name}={value}" for name, value in macros.items()]
-        base = f"-Wl,--defsym=KERNEL_BASE={macros['KERNEL_BASE']}"
-        command = ["gcc", *FLAGS, *defines, base, "-o", str(target), *map(str, parts)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise BuildError(done.stderr)
-        return read_kernel(target)
 
-    def boot(
-        self,
-        source: str,
-        test: str,
-        *,
-        macros: Mapping[str, str] | None = None,
-        arguments: str = "",
-        ramdisk: bytes = b"",
-        memory: int = DEFAULT_MEMORY,
-        keyboard: bytes = b"",
-        uuid: UUID = UUID(int=0),
-        patience: float = PATIENCE,
-    ) -> Outcome:
-        """Run a test in a guest on a machine of its own, and tell what came of it.
+def boot(
+    source: str,
+    test: str,
+    *macros: str,
+    argument: str = "",
+    ramdisk: bytes = b"",
+    memory: int = DEFAULT_MEMORY,
+    keyboard: bytes = b"",
+    uuid: UUID | None = None,
+    patience: float = PATIENCE,
+) -> Outcome:
+    """Run a test in a guest, on a machine of its own, and tell what came of it.
 
-        ``keyboard`` is what waits for it on its console.
-        """
-        image = self.build(source, macros or {})
-        host = Host(memory_for(memory))
-        log: list[str] = []
-        console, xen_console = bytearray(), bytearray()
-        host.machine.log = log.append
-        command_line = f"{test} {arguments}" if arguments else test
-        request = Request(f"{source}-{test}", image, ramdisk, command_line, memory, uuid)
-        running = create(host, request, console.extend)
-        domain = running.domain
-        domain.console_write = xen_console.extend
-        try:
-            running.console.send(keyboard)
-            pcpu = Pcpu(domain)
-            watch = threading.Timer(patience, pcpu.stop)
-            watch.start()
-            try:
-                pcpu.run()
-            finally:
-                watch.cancel()
-            return Outcome(
-                console.decode(errors="replace").replace("\r\n", "\n"),
-                xen_console.decode(errors="replace"),
-                tuple(log),
-                domain.shutdown_code,
-                domain.crash_reason,
-                test,
-            )
-        finally:
-            destroy(host, domain.domid)
+    ``macros`` are for ``build``; ``argument`` follows the test's name in the command line; ``memory`` is in bytes;
+    ``keyboard`` is what waits for the guest on its console.
+    """
+    host = Host(memory_for(memory))
+    log: list[str] = []
+    console, xen_console = bytearray(), bytearray()
+    host.machine.log = log.append
+    command_line = f"{test} {argument}" if argument else test
+    request = Request(f"{source}-{test}", build(source, *macros), ramdisk, command_line, memory, uuid or uuid4())
+
+    def receive() -> None:
+        for ring in host.services.consoles.values():
+            console.extend(ring.receive())
+
+    running = create(host, request, receive)
+    domain = running.domain
+    domain.console_write = xen_console.extend
+    try:
+        running.console.send(keyboard)
+        _run(domain, patience)
+        return Outcome(test, _text(console), _text(xen_console), tuple(log), domain.shutdown_code, domain.crash_reason)
+    finally:
+        destroy(host, domain.domid)
+
+
+def _run(domain: Domain, patience: float) -> None:
+    """Run a domain until it ends, but not for ever."""
+    pcpu = Pcpu(domain)
+    watch = threading.Timer(patience, pcpu.stop)
+    watch.start()
+    try:
+        pcpu.run()
+    finally:
+        watch.cancel()
+
+
+def _text(data: bytearray) -> str:
+    return data.decode(errors="backslashreplace")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from kernels import SOURCES, Kernels, kernel_tests
+from kernels import SOURCES, boot, kernel_tests
 
 TESTS = [(path.stem, test) for path in sorted(SOURCES.glob("*.c")) for test in kernel_tests(path.stem)]
 
 
 @pytest.mark.parametrize(("source", "test"), TESTS)
-def test_kernel(kernels: Kernels, source: str, test: str) -> None:
-    kernels.boot(source, test).check_passed()
+def test_kernel(source: str, test: str) -> None:
+    boot(source, test).check_passed()
