@@ -1,29 +1,21 @@
-"""I/O ports of a domain that has none: what is read is all ones, what is written is gone.
-
-Two latches are the exception, as any program that looks for devices may expect: the index of the CMOS and the
-address of the PCI configuration. Source: guest_io_okay, guest_io_read, guest_io_write, rep_ins and rep_outs in
-xen/arch/x86/pv/emul-priv-op.c; rtc_guest_read and rtc_guest_write in xen/arch/x86/time.c.
-"""
+"""INS and OUTS. Source: rep_ins and rep_outs in xen/arch/x86/pv/emul-priv-op.c."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 from iced_x86 import Code, Instruction, OpKind, Register
 
 from euxen.cpu import state
 from euxen.cpu.registers import Registers
 from euxen.hypervisor import traps
-from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import GuestFault
 from euxen.hypervisor.fault import Fault, PageFault
 from euxen.hypervisor.guest_access import addr_ok
-from euxen.hypervisor.records import TF_kernel_mode
+from euxen.hypervisor.ports import iopl_ok, read_port, write_port
 from euxen.hypervisor.vcpu import Vcpu
 
-CMOS_INDEX, PCI_ADDRESS = 0x70, 0xCF8
 RCX, RDX, RSI, RDI = 1, 2, 6, 7
 PAGE_SIZE = 4096
 LOW = 0xFFFF_FFFF
@@ -31,55 +23,6 @@ TRAP_stack_error = 12
 PFEC_write_access = 2
 MOST_REPEATS = 256
 """After so many the guest can be interrupted: then the instruction goes on."""
-
-
-@dataclass
-class Latches:
-    """What a domain wrote to the two ports that remember it (cmos_idx and pci_cf8 of struct arch_domain)."""
-
-    cmos_index: int = 0
-    pci_address: int = 0
-
-
-_latches: WeakKeyDictionary[Domain, Latches] = WeakKeyDictionary()
-
-
-def latches(domain: Domain) -> Latches:
-    """The latches of a domain."""
-    return _latches.setdefault(domain, Latches())
-
-
-def iopl_ok(vcpu: Vcpu) -> bool:
-    """Whether the virtual IOPL lets the guest do I/O where it is now. To Xen a guest's kernel is in ring 1."""
-    level = 3
-    if vcpu.record["flags"] & TF_kernel_mode:
-        level = 0 if vcpu.domain.record["vm_assist"] & traps.IOPL_ASSIST else 1
-    return level << 12 <= vcpu.record["iopl"]
-
-
-def read_port(vcpu: Vcpu, port: int, width: int) -> int:
-    """IN of ``width`` bytes. Raises Fault if the guest may not."""
-    if not iopl_ok(vcpu):
-        raise Fault
-    seen = latches(vcpu.domain)
-    if port == PCI_ADDRESS and width == 4:
-        return seen.pci_address
-    value = (1 << 8 * width) - 1
-    if port <= CMOS_INDEX < port + width:
-        shift = 8 * (CMOS_INDEX - port)
-        value = value & ~(0xFF << shift) | seen.cmos_index << shift
-    return value
-
-
-def write_port(vcpu: Vcpu, port: int, width: int, value: int) -> None:
-    """OUT of ``width`` bytes. Raises Fault if the guest may not."""
-    if not iopl_ok(vcpu):
-        raise Fault
-    seen = latches(vcpu.domain)
-    if port == PCI_ADDRESS and width == 4:
-        seen.pci_address = value
-    elif port <= CMOS_INDEX < port + width:
-        seen.cmos_index = value >> 8 * (CMOS_INDEX - port) & 0x7F
 
 
 @dataclass(frozen=True)
@@ -130,7 +73,8 @@ def string(vcpu: Vcpu, registers: Registers, instruction: Instruction) -> bool:
     count = registers[RCX] & mask if repeats else 1
     if not count:
         return True
-    if not iopl_ok(vcpu):
+    record = vcpu.record.address
+    if not iopl_ok(record):
         raise Fault
     port = registers[RDX] & 0xFFFF
     step = -width if registers.rflags & state.DIRECTION else width
@@ -139,9 +83,9 @@ def string(vcpu: Vcpu, registers: Registers, instruction: Instruction) -> bool:
     for _ in range(min(count, limit)):
         address = _linear(registers, access, width)
         if access.is_write:
-            _store(vcpu, address, read_port(vcpu, port, width).to_bytes(width, "little"))
+            _store(vcpu, address, read_port(record, port, width).to_bytes(width, "little"))
         else:
-            write_port(vcpu, port, width, int.from_bytes(_load(vcpu, address, width), "little"))
+            write_port(record, port, width, int.from_bytes(_load(vcpu, address, width), "little"))
         _advance(registers, access.index, step, mask)
         if repeats:
             _advance(registers, RCX, -1, mask)

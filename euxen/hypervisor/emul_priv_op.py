@@ -12,7 +12,7 @@ from iced_x86 import Code, Decoder, Instruction, Register
 
 from euxen.cpu import state
 from euxen.cpu.registers import Registers
-from euxen.hypervisor import ctrlreg, emul_io, time, traps
+from euxen.hypervisor import ctrlreg, emul_io, ports, time, traps
 from euxen.hypervisor.errors import GuestFault, XenError
 from euxen.hypervisor.fault import Fault, PageFault
 from euxen.hypervisor.hypercalls import state as debugreg
@@ -91,10 +91,14 @@ def _nothing(operation: Operation) -> None:
     """WBINVD: a domain without devices has no use for it, and Linux times loops with it."""
 
 
+def _need_iopl(operation: Operation) -> None:
+    if not ports.iopl_ok(operation.vcpu.record.address):
+        raise Fault
+
+
 def _interrupt_flag(operation: Operation) -> None:
     """CLI and STI do nothing: events are masked in the vcpu_info. Without the privilege they fault."""
-    if not emul_io.iopl_ok(operation.vcpu):
-        raise Fault
+    _need_iopl(operation)
 
 
 def _clts(operation: Operation) -> None:
@@ -173,20 +177,22 @@ def _rdtscp(operation: Operation) -> None:
 
 
 def _in(operation: Operation) -> None:
+    _need_iopl(operation)
     instruction, registers = operation.instruction, operation.registers
     width = WIDTHS[instruction.op0_register]
     port = _port(registers, instruction.op1_register, instruction.immediate8)
-    value = emul_io.read_port(operation.vcpu, port, width)
+    value = ports.read_port(operation.vcpu.record.address, port, width)
     # Writing 32 bits of a register clears the others; writing fewer does not.
     kept = 0 if width == 4 else registers[RAX] & ~((1 << 8 * width) - 1)
     registers[RAX] = kept | value
 
 
 def _out(operation: Operation) -> None:
+    _need_iopl(operation)
     instruction, registers = operation.instruction, operation.registers
     width = WIDTHS[instruction.op1_register]
     port = _port(registers, instruction.op0_register, instruction.immediate8)
-    emul_io.write_port(operation.vcpu, port, width, registers[RAX] & (1 << 8 * width) - 1)
+    ports.write_port(operation.vcpu.record.address, port, width, registers[RAX] & LOW)
 
 
 def _port(registers: Registers, register: int, immediate: int) -> int:

@@ -12,9 +12,11 @@ from collections.abc import Callable
 
 from euxen.abi import cpufeatureset as cpu
 from euxen.cpu import state
+from euxen.cpu.native.language import signed
 from euxen.cpu.policy import has_feature
 from euxen.cpu.registers import Registers
 from euxen.hypervisor import hypercall_page, time, traps
+from euxen.hypervisor.emul_fast import base_of_msr, canonical
 from euxen.hypervisor.fault import Fault
 from euxen.hypervisor.machine import PAGE_SIZE
 from euxen.hypervisor.mm import page as pg
@@ -36,7 +38,7 @@ MSR_IA32_MC0_CTL2 = 0x280
 MSR_IA32_PERF_CAPABILITIES = 0x345
 MSR_IA32_MC0_CTL = 0x400
 MSR_EFER = 0xC000_0080
-MSR_FS_BASE, MSR_GS_BASE, MSR_SHADOW_GS_BASE, MSR_TSC_AUX = range(0xC000_0100, 0xC000_0104)
+MSR_TSC_AUX = 0xC000_0103
 MSR_K7_EVNTSEL0, MSR_K7_PERFCTR3 = 0xC001_0000, 0xC001_0007
 MSR_K8_HWCR = 0xC001_0015
 MSR_K7_FID_VID_CTL, MSR_K7_FID_VID_STATUS = 0xC001_0041, 0xC001_0042
@@ -67,13 +69,6 @@ PMU_MSRS = {
     *range(MSR_K7_EVNTSEL0, MSR_K7_PERFCTR3 + 1),
     *range(MSR_AMD_FAM15H_EVNTSEL0, MSR_AMD_FAM15H_PERFCTR5 + 1),
 }
-BASES = {
-    MSR_FS_BASE: state.FS + state.BASE,
-    MSR_GS_BASE: state.GS + state.BASE,
-    # While the guest's kernel runs, its programs' GS base is the inactive one.
-    MSR_SHADOW_GS_BASE: state.KERNEL_GS_BASE,
-}
-
 READ_AS_ZERO = {
     MSR_P5_MC_ADDR,
     MSR_P5_MC_TYPE,
@@ -133,8 +128,8 @@ def _read(vcpu: Vcpu, registers: Registers, index: int) -> int:
         return CONSTANTS[index]
     if index in READ_AS_ZERO:
         return 0
-    if index in BASES:
-        return registers.word(BASES[index])
+    if base := base_of_msr(index):
+        return registers.word(base)
     if index in MC_BANK_MSRS:
         return _read_mc_bank(index)
     if index in READS:
@@ -170,10 +165,10 @@ def write_msr(vcpu: Vcpu, registers: Registers, index: int, value: int) -> None:
     """WRMSR from the guest's kernel. Raises Fault."""
     if index in WRITES_DISCARDED:
         return
-    if index in BASES:
-        if not _canonical(value):
+    if base := base_of_msr(index):
+        if not canonical(signed(value)):
             raise Fault
-        registers.set_word(BASES[index], value)
+        registers.set_word(base, value)
     elif index in MC_BANK_MSRS:
         _write_mc_bank(index, value)
     elif index in WRITES:
@@ -237,7 +232,3 @@ WRITES: dict[int, Write] = {
 def _need(vcpu: Vcpu, feature: int) -> None:
     if not has_feature(vcpu.domain.cpuid, feature):
         raise Fault
-
-
-def _canonical(address: int) -> bool:
-    return address >> 47 in (0, (1 << 17) - 1)

@@ -60,6 +60,8 @@ class DomainRecord(Structure):
     kernel_tlb_stale: int = u64()  # kernel translations changed since the kernel's TLB was last emptied
     m2p_strict: int = u64()
     dead_letter: int = u64()  # bit map of domains to be told of an event, when the engine comes back
+    cmos_index: int = u64()  # what the guest wrote to port 0x70: arch.cmos_idx
+    pci_address: int = u64()  # and to port 0xcf8: arch.pci_cf8
 
 
 class TickerRecord(Structure):

@@ -18,6 +18,7 @@ from euxen.cpu.block import CpuBlock
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.exits import request_exit
 from euxen.cpu.native.language import call1, load8, load32, load64, native, signed, store8, store64, ult
+from euxen.hypervisor.emul_fast import privileged_op
 from euxen.hypervisor.guest_access import copy_to_guest, guest_byte
 from euxen.hypervisor.records import TRAP_ENTRY_SIZE, DomainRecord, TF_kernel_mode, TrapEntry, VcpuRecord
 
@@ -262,7 +263,9 @@ def trap(block: int, vector: int, error_code: int, software: int) -> int:
         _software_interrupt(block, vector)
         return finish(block)
     if vector == TRAP_gp_fault and error_code == 0:
-        # A privileged instruction, perhaps: Python decodes it.
+        # A privileged instruction, perhaps: if it is no frequent one, Python decodes it.
+        if privileged_op(block):
+            return finish(block)
         return request_exit(block, EXIT_EMULATE, vector)
     if vector == TRAP_invalid_op and _forced_emulation(block, load64(env + state.RIP)):
         return request_exit(block, EXIT_EMULATE, vector)
