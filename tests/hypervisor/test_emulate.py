@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -579,6 +580,54 @@ def test_string_operands_where_no_guest_may_look(kernel: PvGuest, code: str, add
     assert registers.rip == handler(GP)
 
 
+DATA_SEGMENT = state.DESC_P | state.DESC_S | state.DESC_B | 3 << state.DESC_DPL_SHIFT | state.DESC_ACCESSED
+WRITABLE = DATA_SEGMENT | state.DESC_WRITABLE
+CODE_SEGMENT = DATA_SEGMENT | state.DESC_CODE
+READABLE_CODE = CODE_SEGMENT | state.DESC_READABLE
+STACK_FAULT = 12
+
+
+@pytest.mark.parametrize(
+    ("code", "segment", "flags", "offset", "raised"),
+    [
+        ("insb", state.ES, WRITABLE, 0xF, None),
+        ("insb", state.ES, WRITABLE, 0x10, GP),
+        ("insw", state.ES, WRITABLE, 0xE, None),
+        ("insw", state.ES, WRITABLE, 0xF, GP),
+        ("insb", state.ES, DATA_SEGMENT, 0, GP),
+        ("insb", state.ES, READABLE_CODE, 0, GP),
+        ("insb", state.ES, WRITABLE & ~state.DESC_P, 0, GP),
+        ("insb", state.ES, 0, 0, GP),
+        ("outsb", state.DS, DATA_SEGMENT, 0xF, None),
+        ("outsb", state.DS, DATA_SEGMENT, 0x10, GP),
+        ("outsb", state.DS, READABLE_CODE, 0, None),
+        ("outsb", state.DS, CODE_SEGMENT, 0, GP),
+        ("fs outsb", state.FS, WRITABLE, 0, None),
+        ("ss outsb", state.SS, WRITABLE, 0x10, STACK_FAULT),
+    ],
+)
+def test_segments_of_32_bit_code(
+    kernel: PvGuest, code: str, segment: int, flags: int, offset: int, raised: int | None
+) -> None:
+    """A segment of 16 bytes, somewhere in the data page, used by 32-bit code."""
+    registers, env = kernel.registers, kernel.pcpu.block["env"]
+    kernel.page(DATA)[0x200:0x210] = bytes(16)
+    kernel.put(CODE, assemble(code, bits=32))
+    registers.rip, registers[4], registers[RSI], registers[RDI] = CODE, STACK_TOP, 1 << 32 | offset, 1 << 32 | offset
+    state.set_segment(env, state.CS, 0xE023, 0, 0xFFFF_FFFF, READABLE_CODE)
+    state.set_segment(env, segment, 0xE02B, DATA + 0x200, 0xF, flags)
+    state.update_hflags(env, 1)
+    emulate(kernel.vcpu, registers, GP)
+    if raised is not None:
+        assert registers.rip == handler(raised)
+        return
+    assert registers.rip == CODE + len(assemble(code, bits=32))
+    moved = registers[RDI] if code.startswith("ins") else registers[RSI]
+    assert moved == offset + (2 if code == "insw" else 1)
+    if code.startswith("ins"):
+        assert kernel.page(DATA)[0x200 + offset] == 0xFF
+
+
 @pytest.mark.parametrize(("number", "value", "then"), [
     (0, DATA, DATA),
     (3, 0x7FFF_FFFF_F000, 0x7FFF_FFFF_F000),
@@ -664,8 +713,6 @@ def test_prefixes_that_mean_nothing(kernel: PvGuest, prefix: str) -> None:
 
 def test_random_code_never_breaks_the_hypervisor(make_guest: MakeGuest) -> None:
     """Whatever follows a #GP, the answer is an exception for the guest or an instruction that is done."""
-    import random
-
     guest = make_guest()
     generator = random.Random(20)
     registers = guest.registers
@@ -675,9 +722,9 @@ def test_random_code_never_breaks_the_hypervisor(make_guest: MakeGuest) -> None:
             code = bytes([generator.choice([0x0F, 0x66, 0x6C, 0x6E, 0xE4, 0xED, 0xEF, 0xF3])]) + code[:14]
         guest.page(CODE)[:15] = code
         registers.rip, registers[4] = CODE, STACK_TOP
-        guest.domain.engine.block["exit_reason"] = 0  # type: ignore[union-attr]
+        guest.pcpu.block["exit_reason"] = 0
         emulate(guest.vcpu, registers, generator.choice([GP, UD]))
-        assert not guest.domain.engine.block["exit_reason"]  # type: ignore[union-attr]
+        assert not guest.pcpu.block["exit_reason"]
 
 
 @pytest.mark.parametrize(
