@@ -24,6 +24,7 @@ def emulate(vcpu: Vcpu, registers: Registers, vector: int) -> None:
 
     ``vector`` is the one raised. Afterwards the caller has pending events delivered.
     """
+    finished = True
     try:
         if vector == traps.TRAP_invalid_op:
             _forced_cpuid(vcpu, registers)
@@ -31,12 +32,11 @@ def emulate(vcpu: Vcpu, registers: Registers, vector: int) -> None:
             # Only now: what decodes instructions takes a moment to load, and a guest may do without it.
             from euxen.hypervisor.emul_priv_op import privileged_op
 
-            if not privileged_op(vcpu, registers):
-                return
+            finished = privileged_op(vcpu, registers)
     except Fault as fault:
         fault.deliver(vcpu)
     else:
-        _retire(vcpu, registers)
+        _retire(vcpu, registers, finished)
 
 
 def _forced_cpuid(vcpu: Vcpu, registers: Registers) -> None:
@@ -52,10 +52,11 @@ def _forced_cpuid(vcpu: Vcpu, registers: Registers) -> None:
     registers.rip += size
 
 
-def _retire(vcpu: Vcpu, registers: Registers) -> None:
-    """The instruction is done, and RIP is behind it."""
+def _retire(vcpu: Vcpu, registers: Registers, finished: bool) -> None:
+    """The instruction is done, and RIP is behind it; or it is a string instruction of which some was done."""
     flags = registers.rflags
-    registers.rflags = flags & ~state.RF
+    if finished:
+        registers.rflags = flags & ~state.RF
     if flags & state.TF:
         vcpu.set_debug_register(6, vcpu.debug_register(6) | DR6_SINGLE_STEP)
         Fault(traps.TRAP_debug).deliver(vcpu)

@@ -668,6 +668,14 @@ def test_a_single_step_ends_after_the_instruction(kernel: PvGuest) -> None:
     assert kernel.vcpu.debug_register(6) >> 14 & 1
 
 
+def test_each_repetition_is_a_step(kernel: PvGuest) -> None:
+    before = f"mov ${DATA},%edi; mov $5,%ecx; pushf; orl $0x100,(%rsp); popf"
+    result = kernel.run(f"{before}; rep insb")
+    assert result.frame is not None
+    assert (result.vector, result.frame.rip) == (DB, CODE + len(assemble(before)))
+    assert result.rdi == DATA + 1
+
+
 def test_a_forced_cpuid_is_stepped_over_as_one(kernel: PvGuest) -> None:
     step = 'pushf; orl $0x100,(%rsp); popf; ud2; .ascii "xen"; cpuid'
     result = kernel.run(f"{step}; nop")
