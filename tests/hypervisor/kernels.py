@@ -29,6 +29,7 @@ RUNTIME = SOURCES / "runtime"
 FLAGS = (
     *("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"),
     *("-ffreestanding", "-fno-pic", "-mcmodel=kernel", "-mno-red-zone", "-mgeneral-regs-only"),
+    f"-fmacro-prefix-map={SOURCES}/=",
     *("-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables"),
     *("-nostdlib", "-static", "-no-pie", "-T", str(RUNTIME / "kernel.lds")),
     *("-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,--no-warn-rwx-segments"),

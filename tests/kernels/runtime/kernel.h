@@ -41,10 +41,10 @@ struct test {
     void (*run)(void);
 };
 
-#define TEST(name)                                                                                \
-    static void name(void);                                                                       \
-    static const struct test test_##name __attribute__((used, section(".tests"))) = {#name, name}; \
-    static void name(void)
+#define TEST(name)                                                                                       \
+    static void run_##name(void);                                                                        \
+    static const struct test test_##name __attribute__((used, section(".tests"))) = {#name, run_##name}; \
+    static void run_##name(void)
 #define GUEST(name) TEST(name)
 
 /* Each is true if the check holds; a check that does not is reported, and the test goes on. */
@@ -96,7 +96,7 @@ extern const char *argument;
 
 /* ---- Hypercalls ---- */
 
-extern char hypercall_page[64][32];
+extern char hypercall_page[128][32];
 
 /* By its stub in the hypercall page. */
 static inline long hypercall_by_page(unsigned int number, u64 a1, u64 a2, u64 a3, u64 a4, u64 a5)

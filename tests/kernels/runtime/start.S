@@ -56,7 +56,8 @@
 hypercall_page:
     .skip 4096
 
-    .text
+/* First behind it, as the old section says. */
+    .section .text.start, "ax"
     .globl start
 start:
     /* As Xen gave them: struct boot_registers. */
@@ -78,6 +79,7 @@ start:
     call kernel_main
     ud2
 
+    .text
 /* One for each vector and callback, 32 bytes apart. Xen has pushed RCX, R11 and perhaps an error code. */
     .balign 32
     .globl entry_points
