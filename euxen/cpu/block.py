@@ -43,7 +43,7 @@ class CpuBlock(Structure):
     walk_frame: int = u64()
     """Results of the last page walk: the machine address of the page,"""
     walk_protection: int = u64()
-    """what may be done with it (the PROT_* bits of ``unicorn.softmmu``),"""
+    """what may be done with it (the PROT_* bits of ``unicorn.tlb``),"""
     walk_entry: int = u64()
     """and where its entry is, as a host address."""
 
@@ -62,21 +62,30 @@ class CpuBlock(Structure):
 
     tlb_epoch: int = u64()
     """Counts how often the whole TLB was emptied."""
-    writable_epoch: int = u64()
-    """Host address of a word per machine frame: the epoch in which it last got a writable TLB entry."""
-    kernel_epoch: int = u64()
-    """The same, for level 1 page tables: when a translation of the kernel's half last came from it."""
+    transient_epoch: int = u64()
+    """Counts how often all but the kernel's half was forgotten."""
+    tlb_logs: int = u64()
+    """Host address of what ``unicorn.tlb`` knows about its entries:"""
+    frame_uses: int = u64()
+    """by machine frame, where it may be written,"""
+    table_uses: int = u64()
+    """and by machine frame, what it maps if it is a page table of the kernel's half."""
+    jump_log: int = u64()
+    """Host address of the log of ``unicorn.jumps``."""
+    kernel_changed: int = u64()
+    """Set when translations of the kernel's half may have changed since they were last forgotten."""
     flush_pending: int = u64()
     """Set when translations have to be forgotten before the guest goes on."""
     flush_tlb: int = u64()
-    """``(block)``: forget every translation"""
+    """``(block)``: forget every translation that the page tables may not bear out any more"""
     flush_page: int = u64()
     """``(block, address)``: forget the translations of a linear address"""
     forget_frame: int = u64()
     """``(block, frame)``: forget writable translations to a machine frame"""
+    entry_changed: int = u64()
+    """``(block, entry, old, level)``: a present page-table entry, given by its host address, was changed"""
     switch_root: int = u64()
     """``(block, root)``: another address space for the kernel"""
-
     switch_user_root: int = u64()
     """``(block, root)``: another address space for the guest's programs"""
     invalidate_code: int = u64()

@@ -57,7 +57,6 @@ class DomainRecord(Structure):
     evtchns: int = u64()  # EvtchnRecord[max_evtchns]
     max_evtchns: int = u64()  # how many ports there are now
     gdt_template: int = u64()  # Xen's page of every GDT: FIRST_RESERVED_GDT_PAGE
-    kernel_tlb_stale: int = u64()  # kernel translations changed since the kernel's TLB was last emptied
     m2p_strict: int = u64()
     dead_letter: int = u64()  # bit map of domains to be told of an event, when the engine comes back
     cmos_index: int = u64()  # what the guest wrote to port 0x70: arch.cmos_idx

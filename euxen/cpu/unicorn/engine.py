@@ -16,7 +16,7 @@ from euxen.cpu.cpuid import Leaf
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.native.language import NativeFunction
 from euxen.cpu.native.memory import Memory, Record
-from euxen.cpu.unicorn import features, layout, segments, softmmu, translate, traps
+from euxen.cpu.unicorn import features, jumps, layout, segments, softmmu, tlb, translate, traps
 from euxen.cpu.unicorn.library import Library, LibraryError
 
 UC_ARCH_X86, UC_MODE_64 = 4, 8
@@ -68,6 +68,7 @@ def replacements() -> dict[str, int]:
         "tlb_reset_dirty_by_vaddr": translate.nothing,
         "tlb_set_dirty": translate.nothing,
         "tb_flush": translate.flush_code,
+        "tb_htable_lookup": jumps.look_up,
     }
     return {name: function.address for name, function in ours.items()}
 
@@ -89,7 +90,9 @@ class UnicornEngine:
             raise LibraryError("UnicornEngine.prepare has to be called first.")
         self._lib = self.library.lib
         self._code_map = Memory(frames)
-        self._writable_epoch, self._kernel_epoch = Memory(frames * 8), Memory(frames * 8)
+        self._frame_uses = Memory(frames * tlb.FrameUse.size)
+        self._table_uses = Memory(frames * tlb.TableUse.size)
+        self._logs = Memory(2 * tlb.LOG_BYTES + jumps.LOG_BYTES)
         self.block = Record(CpuBlock)
         self._uc = self._open(ram, frames)
         self._adopt(ram, frames)
@@ -118,17 +121,19 @@ class UnicornEngine:
         block = self.block
         block["uc"], block["cpu"], block["env"] = uc, cpu, env
         block["ram"], block["frames"], block["code_map"] = ram, frames, self._code_map.address
-        block["writable_epoch"], block["kernel_epoch"] = self._writable_epoch.address, self._kernel_epoch.address
-        block["tlb_epoch"] = 1
-        block["flush_tlb"], block["flush_page"] = softmmu.flush_tlb.address, softmmu.flush_page.address
-        block["forget_frame"], block["switch_root"] = softmmu.forget_frame.address, softmmu.switch_root.address
-        block["switch_user_root"] = softmmu.switch_user_root.address
+        block["frame_uses"], block["table_uses"] = self._frame_uses.address, self._table_uses.address
+        block["tlb_logs"], block["jump_log"] = self._logs.address, self._logs.address + 2 * tlb.LOG_BYTES
+        block["tlb_epoch"] = block["transient_epoch"] = 1
+        block["flush_tlb"], block["flush_page"] = tlb.flush.address, tlb.flush_page.address
+        block["forget_frame"], block["entry_changed"] = tlb.forget_frame.address, tlb.entry_changed.address
+        block["switch_root"], block["switch_user_root"] = tlb.switch_root.address, tlb.switch_user_root.address
         block["invalidate_code"] = translate.invalidate_code.address
         block["kick"] = traps.kick.address
         block["stop"] = traps.stop.address
         block["translate"] = softmmu.translate.address
         block["cc_compute_all"] = self.library.address("helper_cc_compute_all")
         self._verify_layout(cpu, env)
+        self._size_tlbs(env)
         ctypes.c_uint8.from_address(uc + layout.UC_NO_EXIT_REQUEST).value = 1
         _set_word(cpu + layout.CPU_OPAQUE, block.address)
         kind = _word(cpu + layout.CPU_CLASS)
@@ -147,6 +152,19 @@ class UnicornEngine:
             self._check(
                 self._lib.uc_hook_add(self._uc, ctypes.byref(handle), kind_of_hook, callback, argument, *everywhere)
             )
+
+    def _size_tlbs(self, env: int) -> None:
+        """Give the TLBs their sizes. The library frees what it finds there in the end."""
+        libc = ctypes.CDLL(None)
+        libc.malloc.restype = ctypes.c_void_p
+        for mmu, entries in tlb.ENTRIES.items():
+            fast = env + layout.ENV_TLB_FAST + mmu * layout.TLB_FAST_SIZE
+            io = env + layout.ENV_TLB_DESC + mmu * layout.TLB_DESC_SIZE + layout.TLB_DESC_IOTLB
+            for where, size in ((fast + 8, layout.TLB_ENTRY_SIZE), (io, layout.TLB_IO_SIZE)):
+                libc.free(ctypes.c_void_p(_word(where)))
+                _set_word(where, libc.malloc(ctypes.c_size_t(entries * size)))
+            _set_word(fast, (entries - 1) * layout.TLB_ENTRY_SIZE)
+        tlb.forget_all(self.block.address)
 
     def _verify_layout(self, cpu: int, env: int) -> None:
         """Write registers through the public interface and find them where ``state`` says that they are."""
@@ -177,9 +195,9 @@ class UnicornEngine:
     def flush_tlb(self, address: int | None = None) -> None:
         """Forget every translation, or those of one page."""
         if address is None:
-            softmmu.flush_tlb(self.block.address)
+            tlb.forget_all(self.block.address)
         else:
-            softmmu.flush_page(self.block.address, address)
+            tlb.flush_page(self.block.address, address)
 
     def invalidate_code(self, address: int, size: int) -> None:
         """Machine memory was written from outside: forget what was translated from it."""

@@ -1,8 +1,7 @@
 """Address translation and the slow path of every load and store.
 
-The law of this file: a page table is read here and nowhere else while the guest runs, and a TLB
-entry is made only by ``_fill_entry``. Kernel mode (CPL 0 to 2) and user mode (CPL 3) each have a
-root of their own and a TLB of their own, so a guest that changes between them flushes nothing.
+The law of this file: a page table is read here and nowhere else while the guest runs. The guest's
+kernel (CPL 0 to 2) and its programs (CPL 3) each have a root of their own.
 
 The translator's fast path is inline: it compares an address with its TLB entry and touches memory.
 What misses arrives in ``load_*`` and ``store_*``. The library's own versions remain for what is rare:
@@ -14,11 +13,9 @@ from __future__ import annotations
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import (
     call1,
-    call2,
     call3,
     call4,
     call5,
-    copy,
     load8,
     load16,
     load32,
@@ -36,13 +33,21 @@ from euxen.cpu.native.language import (
 )
 from euxen.cpu.unicorn import layout
 from euxen.cpu.unicorn.library import Functions
+from euxen.cpu.unicorn.tlb import (
+    PAGE_MASK,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+    entry_of,
+    fill_entry,
+    is_victim,
+    remember_table,
+)
 
-PAGE_MASK = ~0xFFF
 PTE_PRESENT, PTE_WRITE, PTE_USER, PTE_ACCESSED, PTE_DIRTY, PTE_PSE = 1, 2, 4, 0x20, 0x40, 0x80
 PTE_NX = signed(1 << 63)
 PTE_ADDRESS = 0x000F_FFFF_FFFF_F000
 
-PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 LOAD, STORE, FETCH = 0, 1, 2
 """MMUAccessType of the translator."""
 
@@ -73,6 +78,8 @@ def walk(block: int, root: int, address: int, access: int) -> int:
     while True:
         if not ult(shr(table, 12), frames):
             return fault
+        if address < 0 and shift < 39:
+            remember_table(block, table, address & ~((512 << shift) - 1))
         entry_address = ram + table + ((address >> shift) & 0x1FF) * 8
         entry = load64(entry_address)
         if not entry & PTE_PRESENT:
@@ -124,60 +131,6 @@ def root_of(block: int, mmu: int) -> int:
 
 
 @native
-def _entry(env: int, mmu: int, address: int) -> int:
-    """The TLB entry that an address falls into."""
-    fast = env + layout.ENV_TLB_FAST + mmu * layout.TLB_FAST_SIZE
-    return load64(fast + 8) + (((address >> 12) << 6) & load64(fast))
-
-
-@native
-def _fill_entry(block: int, env: int, mmu: int, address: int) -> int:
-    """Put the result of the last walk into the TLB; returns the entry."""
-    page = address & PAGE_MASK
-    desc = env + layout.ENV_TLB_DESC + mmu * layout.TLB_DESC_SIZE
-    fast = env + layout.ENV_TLB_FAST + mmu * layout.TLB_FAST_SIZE
-    table = load64(fast + 8)
-    offset = ((address >> 12) << 6) & load64(fast)
-    entry = table + offset
-    io = load64(desc + layout.TLB_DESC_IOTLB) + (offset >> 2)
-    dirty = env + layout.ENV_TLB_DIRTY
-    store16(dirty, load16(dirty) | (1 << mmu))
-    old_read = load64(entry + layout.TLB_READ)
-    old_code = load64(entry + layout.TLB_CODE)
-    old = old_read if old_read != -1 else old_code
-    if old == -1:
-        used = desc + layout.TLB_DESC_USED
-        store64(used, load64(used) + 1)
-    elif old & PAGE_MASK != page:
-        # The entry that has to go may be wanted again soon: it becomes a victim.
-        number = load64(desc + layout.TLB_DESC_VINDEX)
-        store64(desc + layout.TLB_DESC_VINDEX, number + 1)
-        number &= layout.VICTIMS - 1
-        copy(desc + layout.TLB_DESC_VTABLE + number * layout.TLB_ENTRY_SIZE, entry, layout.TLB_ENTRY_SIZE)
-        copy(desc + layout.TLB_DESC_VIOTLB + number * 16, io, 16)
-    _forget_victim(desc, page)
-    frame = load64(block + CpuBlock.walk_frame)
-    protection = load64(block + CpuBlock.walk_protection)
-    writable = -1
-    if protection & PROT_WRITE:
-        writable = page
-        if load8(load64(block + CpuBlock.code_map) + (frame >> 12)):
-            writable |= layout.TLB_NOTDIRTY
-        store64(load64(block + CpuBlock.writable_epoch) + (frame >> 9), load64(block + CpuBlock.tlb_epoch))
-    if page < 0:
-        table_frame = (load64(block + CpuBlock.walk_entry) - load64(block + CpuBlock.ram)) >> 12
-        store64(load64(block + CpuBlock.kernel_epoch) + table_frame * 8, load64(block + CpuBlock.tlb_epoch))
-    store64(entry + layout.TLB_READ, page)
-    store64(entry + layout.TLB_WRITE, writable)
-    store64(entry + layout.TLB_CODE, page if protection & PROT_EXEC else -1)
-    store64(entry + layout.TLB_PADDR, frame)
-    store64(entry + layout.TLB_ADDEND, load64(block + CpuBlock.ram) + frame - page)
-    store64(io, frame - page)
-    store64(io + 8, 0)
-    return entry
-
-
-@native
 def translate(block: int, address: int, access: int) -> int:
     """Where the guest kernel's memory at ``address`` is in the host's, up to the end of the page; 0 if it is not.
 
@@ -185,7 +138,7 @@ def translate(block: int, address: int, access: int) -> int:
     will be written is forgotten.
     """
     env = load64(block + CpuBlock.env)
-    entry = _entry(env, layout.MMU_KERNEL, address)
+    entry = entry_of(env, layout.MMU_KERNEL, address)
     kind = layout.TLB_WRITE if access == STORE else layout.TLB_READ
     if load64(entry + kind) == address & PAGE_MASK:
         return address + load64(entry + layout.TLB_ADDEND)
@@ -195,89 +148,6 @@ def translate(block: int, address: int, access: int) -> int:
     if access == STORE and load8(load64(block + CpuBlock.code_map) + (frame >> 12)):
         call3(load64(slots() + Functions.tb_invalidate_phys_range), load64(block + CpuBlock.uc), frame, frame + 4096)
     return load64(block + CpuBlock.ram) + frame + (address & 0xFFF)
-
-
-@native
-def flush_tlb(block: int) -> int:
-    """Forget every translation."""
-    store64(block + CpuBlock.flush_pending, 0)
-    store64(block + CpuBlock.tlb_epoch, load64(block + CpuBlock.tlb_epoch) + 1)
-    call1(load64(slots() + Functions.tlb_flush), load64(block + CpuBlock.cpu))
-    return 0
-
-
-@native
-def flush_page(block: int, address: int) -> int:
-    """Forget the translations of one page."""
-    call2(load64(slots() + Functions.tlb_flush_page), load64(block + CpuBlock.cpu), address & PAGE_MASK)
-    return 0
-
-
-@native
-def _make_readonly(first: int, count: int, frame: int) -> int:
-    """Take the permission to write from those of ``count`` TLB entries that map a frame."""
-    entry = first
-    for _ in range(count):
-        if load64(entry + layout.TLB_PADDR) == frame and load64(entry + layout.TLB_WRITE) != -1:
-            store64(entry + layout.TLB_WRITE, -1)
-        entry += layout.TLB_ENTRY_SIZE
-    return 0
-
-
-@native
-def forget_frame(block: int, frame: int) -> int:
-    """Forget that a machine frame may be written, wherever it is mapped."""
-    known = load64(block + CpuBlock.writable_epoch) + frame * 8
-    if load64(known) == load64(block + CpuBlock.tlb_epoch):
-        store64(known, 0)
-        env = load64(block + CpuBlock.env)
-        for mmu in range(layout.MMU_USER, layout.MMU_KERNEL + 1):
-            fast = env + layout.ENV_TLB_FAST + mmu * layout.TLB_FAST_SIZE
-            _make_readonly(load64(fast + 8), (load64(fast) >> 6) + 1, frame << 12)
-            victims = env + layout.ENV_TLB_DESC + mmu * layout.TLB_DESC_SIZE + layout.TLB_DESC_VTABLE
-            _make_readonly(victims, layout.VICTIMS, frame << 12)
-    return 0
-
-
-@native
-def switch_root(block: int, root: int) -> int:
-    """Give the kernel another address space. The user's own translations go with it."""
-    store64(block + CpuBlock.root, root)
-    flush_tlb(block)
-    return 0
-
-
-@native
-def switch_user_root(block: int, root: int) -> int:
-    """Give the guest's programs another address space."""
-    store64(block + CpuBlock.user_root, root)
-    flush = load64(slots() + Functions.tlb_flush_by_mmuidx)
-    call2(flush, load64(block + CpuBlock.cpu), 1 << layout.MMU_USER)
-    return 0
-
-
-@native
-def _forget_victim(desc: int, page: int) -> int:
-    """At most one entry may speak for a page: drop the victim that does."""
-    victim = desc + layout.TLB_DESC_VTABLE
-    for _ in range(layout.VICTIMS):
-        if load64(victim + layout.TLB_READ) & PAGE_MASK == page or load64(victim + layout.TLB_CODE) & PAGE_MASK == page:
-            store64(victim + layout.TLB_READ, -1)
-            store64(victim + layout.TLB_WRITE, -1)
-            store64(victim + layout.TLB_CODE, -1)
-        victim += layout.TLB_ENTRY_SIZE
-    return 0
-
-
-@native
-def _is_victim(env: int, mmu: int, page: int, kind: int) -> int:
-    """Whether an access of this kind to a page would hit the victim TLB."""
-    victim = env + layout.ENV_TLB_DESC + mmu * layout.TLB_DESC_SIZE + layout.TLB_DESC_VTABLE + kind
-    for _ in range(layout.VICTIMS):
-        if load64(victim) == page:
-            return 1
-        victim += layout.TLB_ENTRY_SIZE
-    return 0
 
 
 @native
@@ -291,7 +161,7 @@ def tlb_fill(cpu: int, address: int, _size: int, access: int, mmu: int, probe: i
     mmu &= 3
     fault = walk(block, root_of(block, mmu), address, access)
     if fault == WALK_OK:
-        _fill_entry(block, load64(block + CpuBlock.env), mmu, address)
+        fill_entry(block, load64(block + CpuBlock.env), mmu, address)
         return 1
     if probe & 0xFF:
         return 0
@@ -320,18 +190,18 @@ def raise_fault(block: int, address: int, fault: int, mmu: int, code: int) -> in
 def _loadable(env: int, address: int, operand: int, code: int, last: int) -> int:
     """The host address for a load of ``last + 1`` bytes, or 0 where the library has to do it."""
     mmu = operand & 15
-    entry = _entry(env, mmu, address)
+    entry = entry_of(env, mmu, address)
     page = address & PAGE_MASK
     if (address & 0xFFF) + last > 0xFFF:
         return 0
     if load64(entry + layout.TLB_READ) != page:
-        if _is_victim(env, mmu, page, layout.TLB_READ):
+        if is_victim(env, mmu, page, layout.TLB_READ):
             return 0
         block = load64(env - layout.ENV_TO_CPU + layout.CPU_OPAQUE)
         fault = walk(block, root_of(block, mmu), address, LOAD)
         if fault != WALK_OK:
             raise_fault(block, address, fault, mmu, code)
-        entry = _fill_entry(block, env, mmu, address)
+        entry = fill_entry(block, env, mmu, address)
     return address + load64(entry + layout.TLB_ADDEND)
 
 
@@ -379,7 +249,7 @@ DONE = 1
 def _storable(env: int, address: int, value: int, operand: int, code: int, last: int) -> int:
     """The host address for a store, NOT_HERE where the library has to do it, DONE where the hypervisor did."""
     mmu = operand & 15
-    entry = _entry(env, mmu, address)
+    entry = entry_of(env, mmu, address)
     page = address & PAGE_MASK
     if (address & 0xFFF) + last > 0xFFF:
         return NOT_HERE
@@ -390,7 +260,7 @@ def _storable(env: int, address: int, value: int, operand: int, code: int, last:
             return NOT_HERE
         store64(entry + layout.TLB_WRITE, page)
     elif written != page:
-        if _is_victim(env, mmu, page, layout.TLB_WRITE):
+        if is_victim(env, mmu, page, layout.TLB_WRITE):
             return NOT_HERE
         block = load64(env - layout.ENV_TO_CPU + layout.CPU_OPAQUE)
         fault = walk(block, root_of(block, mmu), address, STORE)
@@ -399,7 +269,7 @@ def _storable(env: int, address: int, value: int, operand: int, code: int, last:
             if forbidden and call4(load64(block + CpuBlock.on_store), block, address, value, last + 1):
                 return DONE
             raise_fault(block, address, fault, mmu, code)
-        entry = _fill_entry(block, env, mmu, address)
+        entry = fill_entry(block, env, mmu, address)
         if load64(entry + layout.TLB_WRITE) != page:
             return NOT_HERE
     return address + load64(entry + layout.TLB_ADDEND)

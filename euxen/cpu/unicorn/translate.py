@@ -24,7 +24,7 @@ from euxen.cpu.native.language import (
     store32,
     store64,
 )
-from euxen.cpu.unicorn import layout
+from euxen.cpu.unicorn import layout, tlb
 from euxen.cpu.unicorn.library import Functions
 
 
@@ -68,9 +68,7 @@ def protect_code(uc: int, address: int) -> int:
     """``tlb_protect_code``: the first code was translated from this page, so writes to it have to be seen."""
     block = _block_of_uc(uc)
     store8(load64(block + CpuBlock.code_map) + (address >> 12), 1)
-    host = load64(block + CpuBlock.ram) + (address & ~0xFFF)
-    call3(load64(slots() + Functions.tlb_reset_dirty), load64(block + CpuBlock.cpu), host, 4096)
-    return 0
+    return tlb.restrict_frame(block, address & ~0xFFF, layout.TLB_NOTDIRTY)
 
 
 @native

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from euxen.abi.errno import XEN_EBUSY, XEN_EINVAL, XEN_EPERM
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import call2, cas64, copy, load64, native, shr, signed, store64
+from euxen.cpu.native.language import call2, call4, cas64, copy, load64, native, shr, signed, store64
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.page import (
     frame_of,
@@ -348,28 +348,24 @@ def mod_l1_entry(host: int, new: int, preserve_ad: int, pt_owner: int, pg_owner:
         new = adjust_l1e(new)
         if not (old ^ new) & CHECKED_BITS:
             _write_entry(host, old, new, preserve_ad)
-            if old & ~new & (_PAGE_USER | _PAGE_DIRTY) or (new & ~old) & _PAGE_NX:
-                note_change(host, old, pt_owner)
+            if old & ~new & (_PAGE_USER | _PAGE_ACCESSED | _PAGE_DIRTY) or (new & ~old) & _PAGE_NX:
+                note_change(host, old, 1, pt_owner)
             return 0
         error = get_page_from_l1e(new, pt_owner, pg_owner)
         if error:
             return error
     _write_entry(host, old, new, preserve_ad)
-    note_change(host, old, pt_owner)
+    note_change(host, old, 1, pt_owner)
     put_page_from_l1e(old, pt_owner)
     return 0
 
 
 @native
-def note_change(host: int, old: int, domain: int) -> int:
-    """A level 1 entry was changed: remember if the kernel's own translations may have come from it."""
-    if old & _PAGE_PRESENT:
-        block = load64(domain + DomainRecord.block)
-        if block:
-            frame = (host - load64(block + CpuBlock.ram)) >> pg.PAGE_SHIFT
-            epoch = load64(load64(block + CpuBlock.kernel_epoch) + frame * 8)
-            if epoch == load64(block + CpuBlock.tlb_epoch):
-                store64(domain + DomainRecord.kernel_tlb_stale, 1)
+def note_change(host: int, old: int, level: int, domain: int) -> int:
+    """An entry was changed: the kernel's own translations may have come from it."""
+    block = load64(domain + DomainRecord.block)
+    if old & _PAGE_PRESENT and block:
+        call4(load64(block + CpuBlock.entry_changed), block, host, old, level)
     return 0
 
 
@@ -385,12 +381,14 @@ def mod_ln_entry(host: int, new: int, level: int, page: int, preserve_ad: int, d
             return -XEN_EINVAL
         new = adjust_lne(new, level)
         if not (old ^ new) & CHECKED_BITS:
+            note_change(host, old, level, domain)
             return _write_entry(host, old, new, preserve_ad)
         error = get_page_from_lne(new, page, domain, level)
         if error:
             return error
     _write_entry(host, old, new, preserve_ad)
     if old & _PAGE_PRESENT:
+        note_change(host, old, level, domain)
         pg.flush_domain_tlb(domain)
     put_page_from_lne(old, page, domain)
     return 0
