@@ -1,11 +1,18 @@
-"""The command ``euxen``: a verb, and what the verb takes."""
+"""The command ``euxen``: a verb, and what the verb takes.
+
+Exit status: the verb's own; 1 after one sentence that says what is wrong; 2 for wrong usage; 128 and the signal's
+number for a signal that ends the command, which cleans up first.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
 
 from euxen import __version__
 from euxen.cli import fetch, inspect, run
@@ -19,25 +26,41 @@ _VERBS = (
 """Modules that each have ``register(subparsers)``, which adds the verb and sets its function as ``run``."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb and return the exit code: its own, or 1 after one sentence that says what is wrong.
+class _Parser(argparse.ArgumentParser):
+    """Tells people what is wrong in one line, and takes no abbreviations, which new options would make ambiguous."""
 
-    Wrong usage raises SystemExit(2), as argparse does.
-    """
-    parser = argparse.ArgumentParser(prog="euxen", description="The Xen hypervisor as a Python program.")
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(allow_abbrev=False, **keywords)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """A signal that asks us to end: leave by way of everything that has to be put back."""
+    raise SystemExit(128 + number)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb and return the exit status. Wrong usage raises SystemExit(2), as argparse does."""
+    parser = _Parser(prog="euxen", description="The Xen hypervisor as a Python program.")
     parser.add_argument("--version", action="version", version=f"euxen {__version__}")
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
     for verb in _VERBS:
         verb.register(subparsers)
     arguments = parser.parse_args(argv)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup(1) has SIGHUP ignored
+            signal.signal(number, _end)
     try:
         code: int = arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UserError as error:
         print(f"euxen: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         # Whoever read our output has enough; and Python, flushing at its end, must not find the pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

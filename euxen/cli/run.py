@@ -1,20 +1,24 @@
 """``euxen run``: one domain in the foreground, without a daemon.
 
 Exit status: 0 the guest powered off; 1 it could not be started; 2 wrong usage; 3 it asked for a reboot;
-4 it crashed; 5 it suspended itself; 6 Ctrl-] was pressed; 124 the time limit passed.
+4 it crashed; 5 it suspended itself; 6 Ctrl-] was pressed; 124 the time limit passed; 128 and more, a signal ended us.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
 from euxen.toolstack.errors import UserError
-from euxen.toolstack.foreground import Ending, Foreground, Output
+from euxen.toolstack.files import read_file
+from euxen.toolstack.foreground import Ending, Foreground, Wakeup
 from euxen.toolstack.kernel.image import read_kernel
+from euxen.toolstack.kernel.layout import GuestKind
 
 EXIT_STATUS = {
     Ending.POWEROFF: 0,
@@ -25,8 +29,10 @@ EXIT_STATUS = {
     Ending.TIMEOUT: 124,
 }
 DEFAULT_MEMORY = 256
-SMALLEST_MEMORY = 1
-LARGEST_MEMORY = 1 << 20
+LONGEST_NAME = 255
+LOG_LINES = 200
+"""How much of Xen's log is kept to be shown after a crash."""
+LOG_LINE = 4096
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,7 +42,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="run a domain in the foreground",
         description="Run one PV domain in the foreground, its console on this terminal. Ctrl-] leaves and destroys it.",
         epilog="Exit status: 0 poweroff, 1 could not be started, 2 wrong usage, 3 reboot, 4 crash, 5 suspend, "
-        "6 left with Ctrl-], 124 timeout.",
+        "6 left with Ctrl-], 124 timeout, 128 and the signal's number if a signal ended it.",
     )
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="a configuration file as of xl.cfg(5)")
     parser.add_argument("--kernel", metavar="FILE", help="the guest's kernel: bzImage or ELF")
@@ -44,24 +50,33 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--extra", metavar="STRING", help="its command line")
     parser.add_argument("--root", metavar="STRING", help="root= for its command line")
     parser.add_argument("--memory", type=_memory, metavar="MIB", help=f"memory in MiB (default {DEFAULT_MEMORY})")
-    parser.add_argument("--name", help="the domain's name (default: the kernel's file name)")
+    parser.add_argument("--name", type=_name, help="the domain's name (default: the kernel's file name)")
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="destroy the domain after this time")
     parser.add_argument("--log", action="store_true", help="show the hypervisor's own log on standard error")
     parser.set_defaults(run=run)
 
 
 def _memory(text: str) -> int:
-    value = int(text)
-    if not SMALLEST_MEMORY <= value <= LARGEST_MEMORY:
-        raise argparse.ArgumentTypeError(f"{text} MiB: from {SMALLEST_MEMORY} to {LARGEST_MEMORY} are possible")
-    return value
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of MiB from 1 to {most}, which this host has")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} seconds: more than 0 are needed")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
     return value
+
+
+def _name(text: str) -> str:
+    if not text.isprintable() or not 1 <= len(text) <= LONGEST_NAME:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name: 1 to {LONGEST_NAME} printable characters are")
+    return text
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,33 +84,37 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.kernel:
         raise UserError("No kernel is given: name one with --kernel FILE, or a configuration file.")
     image = read_kernel(arguments.kernel)
-    ramdisk = _read(arguments.ramdisk) if arguments.ramdisk else b""
+    image.layout(GuestKind.PV)  # says why, where the kernel cannot be a PV guest
+    memory = (arguments.memory or DEFAULT_MEMORY) << 20
+    ramdisk = _read_ramdisk(arguments.ramdisk, memory) if arguments.ramdisk else b""
+    command_line = " ".join(filter(None, [f"root={arguments.root}" if arguments.root else "", arguments.extra or ""]))
+    name = arguments.name or _printable(Path(arguments.kernel).name)[:LONGEST_NAME]
+
+    # Only now, because this loads the engine.
     from euxen.toolstack.create import Request, create, destroy
     from euxen.toolstack.machine import Host, memory_for
 
-    memory = (arguments.memory or DEFAULT_MEMORY) << 20
-    command_line = " ".join(filter(None, [f"root={arguments.root}" if arguments.root else "", arguments.extra or ""]))
     host = Host(memory_for(memory), _progress())
-    log: list[str] = []
+    log: deque[str] = deque(maxlen=LOG_LINES)
     host.machine.log = _log_to_stderr if arguments.log else log.append
-    name = arguments.name or Path(arguments.kernel).name
-    output = Output()
-    running = create(host, Request(name, image, ramdisk, command_line, memory, uuid4()), output.write)
-    running.domain.console_write = _console_log(host.machine.log, running.domain.domid)
-    try:
-        ending = Foreground(host, running, output, arguments.timeout).run()
-        _tell(ending, name, arguments.timeout, running.domain.crash_reason, log)
-    finally:
-        destroy(host, running.domain.domid)
-        output.close()
+    with Wakeup() as wakeup:
+        running = create(host, Request(name, image, ramdisk, command_line, memory, uuid4()), wakeup.wake)
+        running.domain.console_write = _console_log(host.machine.log, running.domain.domid)
+        try:
+            ending = Foreground(host, running, wakeup, arguments.timeout).run()
+            _tell(ending, name, arguments.timeout, running.domain.crash_reason, log)
+        finally:
+            destroy(host, running.domain.domid)
     return EXIT_STATUS[ending]
 
 
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"The ramdisk {path} can't be read: {error.strerror}.") from error
+def _read_ramdisk(path: str, memory: int) -> bytes:
+    too_large = f"more than the domain's memory, {memory >> 20} MiB; give it more with --memory"
+    return read_file(path, "a RAM disk", memory, too_large)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _progress() -> Callable[[int, int], None]:
@@ -114,26 +133,38 @@ def _log_to_stderr(line: str) -> None:
 
 
 def _console_log(log: Callable[[str], None], domid: int) -> Callable[[bytes], None]:
-    """A guest's writes to Xen's console, line by line."""
+    """A guest's writes to Xen's console, line by line and without what is not printable, as Xen takes them."""
     pending = bytearray()
 
     def write(data: bytes) -> None:
         pending.extend(data)
         *lines, rest = bytes(pending).split(b"\n")
+        if len(rest) > LOG_LINE:
+            lines, rest = [*lines, rest], b""
         pending[:] = rest
         for line in lines:
-            log(f"(d{domid}) {line.decode(errors='replace').rstrip()}")
+            text = "".join(chr(byte) for byte in line if byte == 0x09 or 0x20 <= byte < 0x7F)
+            log(f"(d{domid}) {text}")
 
     return write
 
 
-def _tell(ending: Ending, name: str, timeout: float | None, crash: str | None, log: list[str]) -> None:
+def _tell(ending: Ending, name: str, timeout: float | None, crash: str | None, log: deque[str]) -> None:
     """Say how it ended, if it did not end well."""
-    if ending is Ending.CRASH:
+    if ending is Ending.CRASH and crash is not None:
         for line in log:
             _log_to_stderr(line)
-        print(f"euxen: {name} crashed. {crash or 'It says so itself.'}", file=sys.stderr)
+        print(f"euxen: {name} crashed. {crash}", file=sys.stderr)
+    elif ending is Ending.CRASH:
+        print(
+            f"euxen: {name} gave up and reported a crash; its console may say why, and --log shows Xen's log.",
+            file=sys.stderr,
+        )
     elif ending is Ending.REBOOT:
         print(f"euxen: {name} asked for a reboot.", file=sys.stderr)
+    elif ending is Ending.SUSPEND:
+        print(f"euxen: {name} suspended itself, and was destroyed.", file=sys.stderr)
+    elif ending is Ending.LEFT:
+        print(f"euxen: {name} was left with Ctrl-], and was destroyed.", file=sys.stderr)
     elif ending is Ending.TIMEOUT:
         print(f"euxen: {name} was destroyed after {timeout:g} s.", file=sys.stderr)

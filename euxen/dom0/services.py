@@ -65,15 +65,13 @@ class Services:
         self.consoles: dict[int, ConsoleRing] = {}
         self.xenstore.write("/tool/xenstored", "")
 
-    def attach_console(self, domid: int, frame: int, port: int, output: Callable[[bytes], None]) -> ConsoleRing:
-        """Serve a guest's console ring; ``output`` is given what the guest writes. Raises XenError."""
+    def attach_console(self, domid: int, frame: int, port: int, wake: Callable[[], None]) -> ConsoleRing:
+        """Serve a guest's console ring. Raises XenError.
 
-        def serve() -> None:
-            data = ring.receive()
-            if data:
-                output(data)
-
-        local = self.control.bind_interdomain(domid, port, serve)
+        ``wake`` is called, in any thread, when there may be something to ``receive``. What is not received stays in
+        the ring, and the guest waits: nothing grows here however much it writes.
+        """
+        local = self.control.bind_interdomain(domid, port, wake)
         ring = ConsoleRing(self.control.map_foreign(domid, frame), lambda: self.control.notify(local))
         self.consoles[domid] = ring
         return ring

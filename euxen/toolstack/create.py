@@ -5,11 +5,13 @@ The nodes are those of xenstore-paths(7) that a domain without devices has.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
 from euxen.dom0.console.ring import ConsoleRing
+from euxen.dom0.xenstore_client import XenStoreRefused
 from euxen.hypervisor.domain import Domain
 from euxen.toolstack.builder.pv import PvBuilder, Rings
 from euxen.toolstack.kernel.image import KernelImage
@@ -40,8 +42,8 @@ class RunningDomain:
     console: ConsoleRing
 
 
-def create(host: Host, request: Request, output: Callable[[bytes], None]) -> RunningDomain:
-    """Create a PV domain; ``output`` is given what it writes to its console.
+def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDomain:
+    """Create a PV domain; ``wake`` is called, in any thread, when it may have written to its console.
 
     Raises UserError, with nothing left behind.
     """
@@ -56,7 +58,7 @@ def create(host: Host, request: Request, output: Callable[[bytes], None]) -> Run
         built = builder.build(request.ramdisk, request.command_line, rings)
         _write_nodes(host, domid, request, built.console_frame, built.xenstore_frame, rings)
         host.services.xenstore.introduce(domid, built.xenstore_frame, rings.xenstore_port)
-        console = host.services.attach_console(domid, built.console_frame, rings.console_port, output)
+        console = host.services.attach_console(domid, built.console_frame, rings.console_port, wake)
     except BaseException:
         destroy(host, domid)
         raise
@@ -108,8 +110,7 @@ def destroy(host: Host, domid: int) -> None:
     host.services.detach_console(domid)
     host.services.store.domain_gone(domid)
     home = f"/local/domain/{domid}"
-    if str(domid) in store.list("/local/domain"):
-        if "vm" in store.list(home):
-            store.remove(store.read(f"{home}/vm"))
+    with contextlib.suppress(XenStoreRefused):  # one that could not be built has no nodes yet
+        store.remove(store.read(f"{home}/vm"))
         store.remove(home)
     host.control.destroy_domain(domid)

@@ -140,8 +140,11 @@ def _guest(directory: Path) -> DebianGuest | None:
 def _write_atomically(path: Path, content: bytes) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        scratch.write_bytes(content)
-        scratch.rename(path)
+        try:
+            scratch.write_bytes(content)
+            scratch.rename(path)
+        finally:
+            scratch.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path.parent} cannot be written ({error.strerror}); set XDG_CACHE_HOME") from None
 

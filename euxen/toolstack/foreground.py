@@ -12,6 +12,7 @@ import threading
 import time
 import tty
 from collections.abc import Iterator
+from types import TracebackType
 
 from euxen.abi.sched import SHUTDOWN_poweroff, SHUTDOWN_reboot, SHUTDOWN_suspend
 from euxen.hypervisor.pcpu import Pcpu
@@ -21,6 +22,9 @@ from euxen.toolstack.machine import Host
 ESCAPE = b"\x1d"
 """Ctrl-]: leaves the console."""
 READ_SIZE = 4096
+LONGEST_WAIT = 3600.0
+LAST_WORDS = 1.0
+"""How long, in seconds, somebody who reads slowly has for what the domain said last."""
 
 
 class Ending(enum.Enum):
@@ -37,70 +41,67 @@ class Ending(enum.Enum):
 ENDINGS = {SHUTDOWN_poweroff: Ending.POWEROFF, SHUTDOWN_reboot: Ending.REBOOT, SHUTDOWN_suspend: Ending.SUSPEND}
 
 
-class Output:
-    """Bytes from the guest's thread for the terminal's: a pipe end to wait on, and what was written."""
+class Wakeup:
+    """Lets any thread wake the one that waits for ``file``. A context manager."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pending = bytearray()
-        self.read_end, self._write_end = os.pipe()
-        os.set_blocking(self.read_end, False)
-        os.set_blocking(self._write_end, False)
-
-    def write(self, data: bytes) -> None:
-        """From any thread."""
-        with self._lock:
-            self._pending += data
-        self.wake()
+        self.file = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def wake(self) -> None:
-        """Have whoever waits look."""
+        """From any thread."""
         with contextlib.suppress(BlockingIOError):
-            os.write(self._write_end, b"\0")
+            os.eventfd_write(self.file, 1)
 
-    def take(self) -> bytes:
-        """All that was written since the last time."""
+    def clear(self) -> None:
+        """What happened so far is going to be looked at."""
         with contextlib.suppress(BlockingIOError):
-            os.read(self.read_end, READ_SIZE)
-        with self._lock:
-            data = bytes(self._pending)
-            self._pending.clear()
-        return data
+            os.eventfd_read(self.file)
 
-    def close(self) -> None:
-        """Close the pipe."""
-        os.close(self.read_end)
-        os.close(self._write_end)
+    def __enter__(self) -> Wakeup:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
+        os.close(self.file)
 
 
 @contextlib.contextmanager
 def _raw_terminal(file: int) -> Iterator[None]:
-    """Give every key to the guest, if ``file`` is a terminal."""
+    """Give every key to the guest, if ``file`` is a terminal. What was typed before is not lost."""
     if not os.isatty(file):
         yield
         return
     saved = termios.tcgetattr(file)
     try:
-        tty.setraw(file)
+        tty.setraw(file, termios.TCSADRAIN)
         yield
     finally:
-        termios.tcsetattr(file, termios.TCSADRAIN, saved)
+        # A terminal that was hung up has nothing to restore.
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(file, termios.TCSADRAIN, saved)
 
 
 class Foreground:
-    """Runs a domain until it ends, its console on ``stdin`` and ``stdout``."""
+    """Runs a domain until it ends, its console on standard input and output.
 
-    def __init__(self, host: Host, running: RunningDomain, output: Output, timeout: float | None) -> None:
-        self._host = host
+    One thread is the domain's CPU; this one copies between the streams and the console ring, and never holds more
+    than the ring does: a guest that writes faster than somebody reads has to wait, and so has who types.
+    """
+
+    def __init__(self, host: Host, running: RunningDomain, wakeup: Wakeup, timeout: float | None) -> None:
+        """``wakeup`` is what the domain was created with; ``timeout`` is in seconds from now."""
+        self._lock = host.machine.lock
         self._domain = running.domain
         self._console = running.console
-        self._output = output
+        self._wakeup = wakeup
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._pcpu = Pcpu(running.domain)
         self._error: BaseException | None = None
         self._ended = threading.Event()
+        # Either may have been closed by whoever started us.
+        self._stdin = -1 if sys.stdin is None else sys.stdin.fileno()
+        self._stdout = -1 if sys.stdout is None else sys.stdout.fileno()
         self._input_ended = False
-        self._stdin = sys.stdin.fileno() if sys.stdin is not None else -1
+        self._output = b""
 
     def run(self) -> Ending:
         """Run the domain. Afterwards it still exists, for whoever wants to look at it."""
@@ -112,7 +113,7 @@ class Foreground:
             finally:
                 self._pcpu.stop()
                 thread.join()
-                self._show(self._output.take())
+            self._show_last_words()
         if self._error is not None:
             raise self._error
         return ending
@@ -123,76 +124,93 @@ class Foreground:
         except BaseException as error:
             self._error = error
         self._ended.set()
-        self._output.wake()
+        self._wakeup.wake()
 
     def _serve(self) -> Ending:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._output.read_end, selectors.EVENT_READ)
-            reading = self._register_stdin(selector)
+        # Not epoll, which refuses files and /dev/null.
+        with selectors.PollSelector() as selector:
+            selector.register(self._wakeup.file, selectors.EVENT_READ)
             while True:
-                timeout = None if self._deadline is None else self._deadline - time.monotonic()
-                if timeout is not None and timeout <= 0:
-                    return Ending.TIMEOUT
-                for key, _events in selector.select(timeout):
-                    if key.fd == self._output.read_end:
-                        self._show(self._output.take())
-                    elif not self._forward_input(selector):
+                if not self._output:
+                    self._receive()
+                self._watch(selector, self._stdout, selectors.EVENT_WRITE, bool(self._output))
+                self._watch(selector, self._stdin, selectors.EVENT_READ, self._wants_input)
+                for key, _events in selector.select(self._wait()):
+                    if key.fd == self._wakeup.file:
+                        self._wakeup.clear()
+                    elif key.fd == self._stdout:
+                        self._show()
+                    elif not self._forward_input():
                         return Ending.LEFT
                 if self._ended.is_set():
                     return self._ending()
-                reading = self._hold_input(selector, reading)
+                if self._deadline is not None and time.monotonic() >= self._deadline:
+                    return Ending.TIMEOUT
 
-    def _register_stdin(self, selector: selectors.BaseSelector) -> bool:
-        """Whether there is an input that can be waited for; a file or /dev/null is read in one go."""
-        if self._stdin < 0:
-            return False
-        try:
-            selector.register(self._stdin, selectors.EVENT_READ)
-        except PermissionError:
-            self._send(_read_all(self._stdin))
-            return False
-        return True
-
-    def _hold_input(self, selector: selectors.BaseSelector, reading: bool) -> bool:
-        """Stop reading while the guest does not, and go on when it does."""
-        registered = self._stdin in selector.get_map() if self._stdin >= 0 else False
-        room = self._console.input_room >= READ_SIZE
-        if reading and registered and not room:
-            selector.unregister(self._stdin)
-        elif reading and not registered and room and not self._input_ended:
-            selector.register(self._stdin, selectors.EVENT_READ)
-        return reading
-
-    def _forward_input(self, selector: selectors.BaseSelector) -> bool:
-        """Give input to the guest; False if the user wants to leave."""
-        data = os.read(self._stdin, READ_SIZE)
-        if not data:
-            selector.unregister(self._stdin)
-            self._input_ended = True
-            return True
-        if os.isatty(self._stdin) and ESCAPE in data:
-            return False
-        self._send(data)
-        return True
-
-    def _send(self, data: bytes) -> None:
-        with self._host.machine.lock:
-            self._console.send(data)
-        self._pcpu.wake()
+    def _wait(self) -> float:
+        if self._deadline is None:
+            return LONGEST_WAIT
+        return min(max(self._deadline - time.monotonic(), 0.0), LONGEST_WAIT)
 
     @staticmethod
-    def _show(data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(sys.stdout.fileno(), view) :]
+    def _watch(selector: selectors.BaseSelector, file: int, event: int, wanted: bool) -> None:
+        """Wait for a file, or do so no more."""
+        if file < 0:
+            return
+        watched = file in selector.get_map()
+        if wanted and not watched:
+            selector.register(file, event)
+        elif watched and not wanted:
+            selector.unregister(file)
+
+    @property
+    def _wants_input(self) -> bool:
+        return not self._input_ended and self._console.input_room >= READ_SIZE
+
+    def _receive(self) -> None:
+        """Take what the guest has written, as much as a ring holds."""
+        with self._lock:
+            data = self._console.receive()
+        if data:
+            self._pcpu.wake()
+        if self._stdout >= 0:
+            self._output = data
+
+    def _show(self) -> None:
+        """Write what can be written without waiting: a pipe that takes anything takes PIPE_BUF bytes."""
+        with contextlib.suppress(BlockingIOError):
+            self._output = self._output[os.write(self._stdout, self._output) :]
+
+    def _forward_input(self) -> bool:
+        """Give input to the guest; False if the user wants to leave."""
+        try:
+            data = os.read(self._stdin, READ_SIZE)
+        except BlockingIOError:
+            return True
+        except OSError:
+            data = b""  # the terminal was hung up
+        if not data:
+            self._input_ended = True
+            return True
+        if ESCAPE in data and os.isatty(self._stdin):
+            return False
+        with self._lock:
+            self._console.send(data)
+        self._pcpu.wake()
+        return True
+
+    def _show_last_words(self) -> None:
+        """Show what is left in the ring, but wait for nobody who does not read."""
+        with selectors.PollSelector() as selector:
+            if self._stdout >= 0:
+                selector.register(self._stdout, selectors.EVENT_WRITE)
+            while True:
+                if not self._output:
+                    self._receive()
+                if not self._output or not selector.select(LAST_WORDS):
+                    return
+                self._show()
 
     def _ending(self) -> Ending:
         code = self._domain.shutdown_code
         return Ending.CRASH if code is None else ENDINGS.get(code, Ending.CRASH)
-
-
-def _read_all(file: int) -> bytes:
-    data = bytearray()
-    while part := os.read(file, 1 << 16):
-        data += part
-    return bytes(data)

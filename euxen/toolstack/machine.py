@@ -31,13 +31,21 @@ class Host:
     def __init__(self, memory: int, progress: Progress = lambda done, total: None) -> None:
         """Start it with ``memory`` bytes. ``progress`` is called while native code has to be compiled."""
         assert pcpu  # every native function has to be known before the library is loaded
-        cache = cache_directory()
-        library.load(cache, progress)
         try:
+            cache = cache_directory()
+            library.load(cache, progress)
             UnicornEngine.prepare(cache)
         except LibraryError as error:
             raise UserError(str(error)) from error
-        self.machine = Machine(memory)
+        except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"The cache for compiled code cannot be used ({reason}); set XDG_CACHE_HOME.") from error
+        try:
+            self.machine = Machine(memory)
+        except OSError as error:
+            raise UserError(
+                f"This host does not give {memory >> 20} MiB for a machine ({error.strerror}); ask for less memory."
+            ) from error
         self.hypervisor = Hypervisor(self.machine, UnicornEngine)
         self.control = self.hypervisor.control(self.hypervisor.domain0)
         self.services = Services(self.control)

@@ -28,7 +28,10 @@ def test_wrong_usage_is_2(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 2
-        assert capsys.readouterr().err.startswith("usage: euxen")
+        err = capsys.readouterr().err
+        assert err.startswith("euxen")
+        assert err.endswith(" --help'\n")
+        assert err.count("\n") == 1
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

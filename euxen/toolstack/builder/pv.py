@@ -8,6 +8,7 @@ kernel's notes say need no mapping.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from euxen.abi.arch_x86_xen import (
@@ -83,11 +84,11 @@ class PvBuilder:
 
     def build(self, ramdisk: bytes, command_line: str, rings: Rings) -> BuiltDomain:
         """Build it. Raises BuildError; the domain has then to be destroyed."""
-        command = command_line.encode()
+        command = os.fsencode(command_line)
         if len(command) >= MAX_GUEST_CMDLINE:
             raise BuildError(
-                f"The kernel's command line has {len(command)} bytes, and Xen takes at most {MAX_GUEST_CMDLINE - 1}: "
-                "shorten extra= or root=."
+                f"The kernel's command line has {len(command)} bytes, and Xen takes at most {MAX_GUEST_CMDLINE - 1}; "
+                "shorten extra or root."
             )
         self._populate()
         kernel = self._place_kernel()
@@ -101,7 +102,7 @@ class PvBuilder:
         console = self._allocate("console", PAGE_SIZE)
         tables = self._place_tables()
         stack = self._allocate("boot stack", PAGE_SIZE)
-        self._pad_to(self._tables.mappings[0].end + 1)
+        self._pad_to(self._tables.mappings[0].end + 1, "initial mapping")
         if ramdisk and initrd is None:
             initrd = self._allocate("ramdisk", len(ramdisk))
         if p2m is None:
@@ -157,19 +158,19 @@ class PvBuilder:
     def _advance(self, pages: int, what: str) -> None:
         if self._pfn_end + pages > self._pages:
             raise BuildError(
-                f"{self._pages * PAGE_SIZE >> 20} MiB is too little memory: the {what} ends "
-                f"{(self._pfn_end + pages - self._pages) * PAGE_SIZE >> 10} KiB behind it. Give the domain more."
+                f"{self._pages * PAGE_SIZE >> 20} MiB is too little memory: the {what} would end "
+                f"{(self._pfn_end + pages - self._pages) * PAGE_SIZE >> 10} KiB behind it; give the domain more."
             )
         self._pfn_end += pages
         self._virt_end += pages * PAGE_SIZE
 
-    def _pad_to(self, address: int) -> None:
-        """Leave pages out up to a virtual address (xc_dom_alloc_pad)."""
+    def _pad_to(self, address: int, what: str) -> None:
+        """Leave pages out up to a virtual address (xc_dom_alloc_pad). ``what`` is there."""
         pages = ((address - self._virt_end) & (1 << 48) - 1) >> PAGE_SHIFT
-        self._advance(pages, "initial mapping")
+        self._advance(pages, what)
 
     def _place_kernel(self) -> Segment:
-        self._pad_to(self._layout.virt_kstart)
+        self._pad_to(self._layout.virt_kstart, "kernel's start")
         return self._allocate("kernel", self._layout.virt_kend - self._layout.virt_kstart)
 
     def _p2m_base(self) -> int | None:
@@ -239,6 +240,11 @@ class PvBuilder:
             self._write(pfn, data)
         if self._notes.virt_hypercall is not None:
             pfn = (self._notes.virt_hypercall - self._layout.virt_base) >> PAGE_SHIFT
+            if not 0 <= pfn < self._pages:
+                raise BuildError(
+                    f"{self._image.path} wants its hypercall page at {self._notes.virt_hypercall:#x}, where a domain "
+                    f"of {self._pages * PAGE_SIZE >> 20} MiB has no memory; check its XEN_ELFNOTE_HYPERCALL_PAGE."
+                )
             self._control.hypercall_init(self._domid, self._p2m[pfn])
 
     def _finish(self, stack: Segment, start_info: Segment) -> None:
@@ -247,7 +253,13 @@ class PvBuilder:
         for vcpu in range(XEN_LEGACY_MAX_VCPUS):
             shared_info[SharedInfo.offsetof(f"vcpu_info[{vcpu}]") + VcpuInfo.evtchn_upcall_mask] = 1
         root = self._p2m[self._tables.root]
-        self._control.pin_table(self._domid, LEVELS, root)
+        try:
+            self._control.pin_table(self._domid, LEVELS, root)
+        except XenError as error:
+            raise BuildError(
+                f"{self._image.path} asks for memory where Xen's own is, and the hypervisor refuses its page tables "
+                f"({error}); check its XEN_ELFNOTE_INIT_P2M."
+            ) from error
         registers = CpuUserRegs(
             rip=self._layout.virt_entry,
             rsp=stack.vend,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from euxen.toolstack.errors import UserError
+from euxen.toolstack.files import read_file
 from euxen.toolstack.kernel import bzimage, elf
 from euxen.toolstack.kernel.decompress import LIMIT, compression_of, decompress
 from euxen.toolstack.kernel.elf import ElfImage, Segment
@@ -61,21 +61,11 @@ class KernelImage:
 
 def read_kernel(path: str | os.PathLike[str]) -> KernelImage:
     """Read the kernel image in a file. Raises KernelError, in one sentence, where it is none or is damaged."""
-    name = os.fspath(path)
     try:
-        # Before it is opened: opening a pipe waits for somebody to write.
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise KernelError(f"{name} is no regular file; give the path of a kernel image")
-        if status.st_size > LIMIT:
-            raise KernelError(
-                f"{name} has {status.st_size} bytes, which no kernel has; give the path of a kernel image"
-            )
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise KernelError(f"{name} cannot be read ({reason}); give the path of a kernel image") from None
-    return parse_kernel(data, name)
+        data = read_file(path, "a kernel image", LIMIT, "which no kernel has; give the path of a kernel image")
+    except UserError as error:
+        raise KernelError(str(error)) from None
+    return parse_kernel(data, os.fspath(path))
 
 
 def parse_kernel(data: bytes, path: str) -> KernelImage:
