@@ -1,8 +1,13 @@
-"""What all tests share: the native runtime and the engine's library, loaded once."""
+"""What all tests share: the native runtime, loaded once, and real guests, fetched once."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from packages import need, package_files
+
+from euxen.toolstack.debian import DebianGuest, Flavour, fetch_debian
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +21,23 @@ def native() -> None:
     cache = cache_directory()
     library.load(cache)
     UnicornEngine.prepare(cache)
+
+
+@pytest.fixture(scope="session")
+def debian_cloud() -> DebianGuest:
+    """Debian's kernel for guests."""
+    return need(lambda: fetch_debian(Flavour.CLOUD))
+
+
+@pytest.fixture(scope="session")
+def debian_full() -> DebianGuest:
+    """Debian's kernel with all drivers."""
+    return need(lambda: fetch_debian(Flavour.FULL))
+
+
+@pytest.fixture(scope="session")
+def grub_xen() -> dict[str, Path]:
+    """GRUB's three images for Xen, by their platforms: x86_64-xen, i386-xen and i386-xen_pvh."""
+    platforms = ["x86_64-xen", "i386-xen", "i386-xen_pvh"]
+    paths = need(lambda: package_files("grub-xen-host", *(f"*/grub-{platform}.bin" for platform in platforms)))
+    return dict(zip(platforms, paths, strict=True))

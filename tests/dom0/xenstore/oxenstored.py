@@ -1,10 +1,12 @@
 """Xen's own oxenstored, running beside a pretend hypervisor, for tests that compare with it.
 
-It needs what Debian's packages xen-utils-4.17, libxen-dev and a C compiler bring.
+It comes out of Debian's package xen-utils-4.17 and needs the libraries of libxen-dev; building the pretend hypervisor
+needs that package's headers and a C compiler.
 """
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import shutil
@@ -15,11 +17,12 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+from packages import need, package_files
+
 from euxen.abi.io.xs_wire import XENSTORE_RING_SIZE, XS_WATCH_EVENT, XenstoreDomainInterface
 from euxen.dom0.xenstore import Packet, PacketReader, Quota
 
-OXENSTORED = Path("/usr/lib/xen-4.17/bin/oxenstored")
-AVAILABLE = OXENSTORED.exists() and Path("/usr/include/xenctrl.h").exists() and shutil.which("cc") is not None
+AVAILABLE = Path("/usr/include/xenctrl.h").exists() and shutil.which("cc") is not None
 
 DOMIDS = (0, 1, 2, 3)
 _PATIENCE = 10.0  # seconds until a silent oxenstored counts as stuck
@@ -44,6 +47,13 @@ def build_pretend_xen(directory: Path) -> Path:
     source = Path(__file__).with_name("pretend_xen.c")
     subprocess.run(["cc", "-shared", "-fPIC", "-Wno-unused", "-o", library, source], check=True)
     return library
+
+
+@functools.cache
+def _oxenstored() -> Path:
+    """The program, which nothing has to install."""
+    (program,) = need(lambda: package_files("xen-utils-4.17", "*/lib/xen-4.17/bin/oxenstored"))
+    return program
 
 
 class Oxenstored:
@@ -74,7 +84,7 @@ class Oxenstored:
         self._readers = {domid: PacketReader() for domid in DOMIDS}
         with (directory / "errors").open("w") as errors:
             self._process = subprocess.Popen(
-                [OXENSTORED, "--config-file", directory / "conf", "--no-fork", "--disable-socket"],
+                [_oxenstored(), "--config-file", directory / "conf", "--no-fork", "--disable-socket"],
                 env={"LD_PRELOAD": str(library), "PRETEND_XEN": str(directory)},
                 stdout=subprocess.DEVNULL,
                 stderr=errors,

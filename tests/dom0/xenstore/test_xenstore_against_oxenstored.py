@@ -20,7 +20,7 @@ from xenstore_transcript import TRANSCRIPTS, TYPES, load, play, unescape
 
 from euxen.dom0.xenstore import Packet
 
-pytestmark = pytest.mark.skipif(not AVAILABLE, reason="Xen's oxenstored, Xen's headers or a C compiler is not here")
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason="Xen's headers or a C compiler is not here")
 
 
 @pytest.fixture(scope="module")
