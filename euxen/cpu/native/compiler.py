@@ -83,6 +83,15 @@ def _libc(name: str, second: Any) -> Lowering:
     return lower
 
 
+def _float(operation: str, kind: Any, bits: Any) -> Lowering:
+    def lower(b: Any, x: Any, y: Any) -> Any:
+        operands = [b.bitcast(value if bits is I64 else b.trunc(value, bits), kind) for value in (x, y)]
+        result = b.bitcast(getattr(b, operation)(*operands), bits)
+        return result if bits is I64 else b.zext(result, I64)
+
+    return lower
+
+
 def _slots(b: Any) -> Any:
     kind = ir.ArrayType(I64, SLOTS)
     variable = b.module.globals.get("euxen.slots") or ir.GlobalVariable(b.module, kind, "euxen.slots")
@@ -115,6 +124,8 @@ LOWERINGS: dict[str, Lowering] = {
     "ctz": lambda b, x: b.cttz(x, I1(0)),
     "popcount": lambda b, x: b.ctpop(x),
     "slots": _slots,
+    **{f"float64_{name}": _float(f"f{name}", ir.DoubleType(), I64) for name in ("add", "sub", "mul", "div")},
+    **{f"float32_{name}": _float(f"f{name}", ir.FloatType(), I32) for name in ("add", "sub", "mul", "div")},
     "fill": _libc("memset", I32),
     "copy": _libc("memmove", BYTES),
     **{f"call{n}": _call for n in (1, 2, 3, 4, 5, 7)},

@@ -243,6 +243,54 @@ def popcount(value: int) -> int:
 
 
 @intrinsic
+def float64_add(a: int, b: int) -> int:
+    """The sum of two doubles, all given as their bits, as the host's unit rounds it."""
+    return 0
+
+
+@intrinsic
+def float32_add(a: int, b: int) -> int:
+    """The sum of two floats, all given as their bits, as the host's unit rounds it."""
+    return 0
+
+
+@intrinsic
+def float64_sub(a: int, b: int) -> int:
+    """The difference of two doubles, all given as their bits, as the host's unit rounds it."""
+    return 0
+
+
+@intrinsic
+def float32_sub(a: int, b: int) -> int:
+    """The difference of two floats, all given as their bits, as the host's unit rounds it."""
+    return 0
+
+
+@intrinsic
+def float64_mul(a: int, b: int) -> int:
+    """The product of two doubles, all given as their bits, as the host's unit rounds it."""
+    return 0
+
+
+@intrinsic
+def float32_mul(a: int, b: int) -> int:
+    """The product of two floats, all given as their bits, as the host's unit rounds it."""
+    return 0
+
+
+@intrinsic
+def float64_div(a: int, b: int) -> int:
+    """The quotient of two doubles, all given as their bits, as the host's unit rounds it."""
+    return 0
+
+
+@intrinsic
+def float32_div(a: int, b: int) -> int:
+    """The quotient of two floats, all given as their bits, as the host's unit rounds it."""
+    return 0
+
+
+@intrinsic
 def fill(address: int, byte: int, size: int) -> None:
     """``memset``."""
 

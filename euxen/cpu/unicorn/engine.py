@@ -16,7 +16,7 @@ from euxen.cpu.cpuid import Leaf
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.native.language import NativeFunction
 from euxen.cpu.native.memory import Memory, Record
-from euxen.cpu.unicorn import features, jumps, layout, segments, softmmu, tlb, translate, traps
+from euxen.cpu.unicorn import features, floats, jumps, layout, segments, softmmu, tlb, translate, traps
 from euxen.cpu.unicorn.library import Library, LibraryError
 
 UC_ARCH_X86, UC_MODE_64 = 4, 8
@@ -69,6 +69,7 @@ def replacements() -> dict[str, int]:
         "tlb_set_dirty": translate.nothing,
         "tb_flush": translate.flush_code,
         "tb_htable_lookup": jumps.look_up,
+        **floats.REPLACEMENTS,
     }
     return {name: function.address for name, function in ours.items()}
 

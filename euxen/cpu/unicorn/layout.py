@@ -99,3 +99,7 @@ FEATURE_WORDS: dict[int, tuple[int, int, str]] = {
     19: (0xD, 1, "eax"),
 }
 """The FEAT_* words that decide what is decoded: CPUID leaf, sub-leaf and register of each."""
+
+# struct float_status as a word: byte 1 is the rounding mode, 0 to nearest; byte 2 the exceptions, of which
+# inexact is 32; bytes 4 and 5 say that results and operands are flushed to zero.
+FLOAT_STATUS_MASK, FLOAT_STATUS_USUAL = 0x0000_FFFF_0020_FF00, 0x0000_0000_0020_0000
