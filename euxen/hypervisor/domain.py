@@ -32,7 +32,7 @@ class Domain:
     ) -> None:
         self.machine = machine
         self.domid = domid
-        self.handle = uuid.uuid4()
+        self.handle = uuid.UUID(int=0)
         self.record = Record(DomainRecord)
         self.max_vcpus = max_vcpus
         self._vcpu_records = Memory(VcpuRecord.size * max_vcpus)

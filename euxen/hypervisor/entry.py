@@ -1,7 +1,7 @@
 """Where a PV guest enters the hypervisor: SYSCALL from its programs and from its kernel.
 
-From a program, SYSCALL goes to the kernel's registered entry. From the kernel it is a hypercall. The
-hypercalls that happen often are answered here, natively; for the rest the engine comes back to Python.
+From a program, SYSCALL goes to the kernel's registered entry. From the kernel it is a hypercall: what
+``hypercalls.native`` does not answer, Python does.
 Source: xen/arch/x86/x86_64/entry.S, xen/arch/x86/pv/hypercall.c and iret.c.
 """
 
@@ -10,40 +10,13 @@ from __future__ import annotations
 from euxen.abi.arch_x86_xen import (
     FLAT_RING3_CS32,
     FLAT_RING3_CS64,
-    SEGBASE_FS,
-    SEGBASE_GS_KERNEL,
-    SEGBASE_GS_USER,
     IretContext,
     VGCF_in_syscall,
     VGCF_syscall_disables_events,
 )
-from euxen.abi.errno import XEN_EFAULT, XEN_EINVAL
-from euxen.abi.event_channel import EVTCHNOP_send, EVTCHNOP_unmask
-from euxen.abi.sched import SCHEDOP_block, SCHEDOP_yield
-from euxen.abi.vcpu import (
-    VCPUOP_set_periodic_timer,
-    VCPUOP_set_singleshot_timer,
-    VCPUOP_stop_periodic_timer,
-    VCPUOP_stop_singleshot_timer,
-)
-from euxen.abi.version import XENVER_version
 from euxen.abi.xen import (
-    HYPERVISOR_event_channel_op,
-    HYPERVISOR_fpu_taskswitch,
     HYPERVISOR_iret,
-    HYPERVISOR_mmu_update,
-    HYPERVISOR_mmuext_op,
     HYPERVISOR_multicall,
-    HYPERVISOR_sched_op,
-    HYPERVISOR_set_gdt,
-    HYPERVISOR_set_segment_base,
-    HYPERVISOR_set_timer_op,
-    HYPERVISOR_stack_switch,
-    HYPERVISOR_update_descriptor,
-    HYPERVISOR_update_va_mapping,
-    HYPERVISOR_vcpu_op,
-    HYPERVISOR_xen_version,
-    MulticallEntry,
     VcpuInfo,
 )
 from euxen.cpu import state
@@ -51,22 +24,15 @@ from euxen.cpu.block import CpuBlock
 from euxen.cpu.descriptor import NO_DESCRIPTOR, code_fault, install, stack_fault
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.exits import request_exit
-from euxen.cpu.native.language import call4, load8, load32, load64, native, store8, store64
-from euxen.hypervisor.descriptors import do_set_gdt, do_update_descriptor
-from euxen.hypervisor.event_channel import evtchn_of, set_pending, unmask, vcpu_of
-from euxen.hypervisor.guest_access import LOAD, STORE, copy_from_guest, guest_host
-from euxen.hypervisor.mm.mmu import DEFER, do_mmu_update, do_mmuext_op, do_update_va_mapping
-from euxen.hypervisor.records import ECS_IPI, DomainRecord, EvtchnRecord, VcpuRecord
+from euxen.cpu.native.language import call4, load32, load64, native, store8, store64
+from euxen.hypervisor.guest_access import copy_from_guest
+from euxen.hypervisor.hypercalls.native import dispatch, multicall
+from euxen.hypervisor.mm.mmu import DEFER
+from euxen.hypervisor.records import DomainRecord, VcpuRecord
 from euxen.hypervisor.time import (
     check_deadlines,
-    do_set_timer_op,
-    run_timers,
-    set_deadline,
-    set_periodic_timer,
-    set_singleshot_timer,
 )
 from euxen.hypervisor.traps import (
-    CR0_TS,
     CRASH_BAD_IRET,
     CRASH_NO_USER_TABLE,
     FLAT_CODE32,
@@ -85,15 +51,11 @@ from euxen.hypervisor.traps import (
     finish,
     inject,
     is_user,
-    set_task_switched,
     toggle_guest_mode,
 )
 
 EXIT_HYPERCALL = int(ExitReason.HYPERCALL)
-EXIT_BLOCKED = int(ExitReason.BLOCKED)
-XEN_MAJOR_MINOR = 4 << 16 | 17
 BY_SYSENTER = 1
-MULTICALL_ARGS = MulticallEntry.offsetof("args")
 
 
 @native
@@ -165,7 +127,7 @@ def _hypercall(block: int, vcpu: int, env: int) -> int:
     if number == HYPERVISOR_iret:
         return do_iret(block, vcpu, env)
     if number == HYPERVISOR_multicall:
-        result = _multicall(block, vcpu, load64(env + state.RDI), load64(env + state.RSI) & 0xFFFF_FFFF)
+        result = multicall(block, vcpu, load64(env + state.RDI), load64(env + state.RSI) & 0xFFFF_FFFF)
     else:
         result = dispatch(
             block,
@@ -179,63 +141,6 @@ def _hypercall(block: int, vcpu: int, env: int) -> int:
     if result == DEFER:
         return request_exit(block, EXIT_HYPERCALL, 0)
     store64(env + state.RAX, result)
-    return 0
-
-
-@native
-def dispatch(block: int, vcpu: int, number: int, a1: int, a2: int, a3: int, a4: int) -> int:
-    """The hypercalls that are answered natively; DEFER for those that are not."""
-    if number == HYPERVISOR_mmu_update:
-        return do_mmu_update(block, a1, a2, a3, a4)
-    if number == HYPERVISOR_update_va_mapping:
-        return do_update_va_mapping(block, a1, a2, a3)
-    if number == HYPERVISOR_mmuext_op:
-        return do_mmuext_op(block, a1, a2, a3, a4)
-    if number == HYPERVISOR_stack_switch:
-        return _stack_switch(vcpu, a1, a2)
-    if number == HYPERVISOR_set_segment_base:
-        return _set_segment_base(block, a1, a2)
-    if number == HYPERVISOR_fpu_taskswitch:
-        return _fpu_taskswitch(block, vcpu, a1)
-    if number == HYPERVISOR_update_descriptor:
-        return do_update_descriptor(block, a1, a2)
-    if number == HYPERVISOR_set_timer_op:
-        return do_set_timer_op(block, a1)
-    if number == HYPERVISOR_xen_version and a1 & 0xFFFF_FFFF == XENVER_version:
-        return XEN_MAJOR_MINOR
-    if number == HYPERVISOR_event_channel_op:
-        return _event_channel_op(block, vcpu, a1 & 0xFFFF_FFFF, a2)
-    if number == HYPERVISOR_sched_op:
-        return _sched_op(block, vcpu, a1 & 0xFFFF_FFFF)
-    if number == HYPERVISOR_vcpu_op:
-        return _vcpu_op(block, vcpu, a1 & 0xFFFF_FFFF, a2 & 0xFFFF_FFFF, a3)
-    if number == HYPERVISOR_set_gdt:
-        return do_set_gdt(block, a1, a2)
-    return DEFER
-
-
-@native
-def _multicall(block: int, vcpu: int, calls: int, count: int) -> int:
-    """HYPERVISOR_multicall. One call that Python has to make sends the rest to Python as well."""
-    entry = vcpu + VcpuRecord.scratch + 64
-    args = entry + MULTICALL_ARGS
-    for i in range(count):
-        if copy_from_guest(block, entry, calls, MulticallEntry.size):
-            return -XEN_EFAULT
-        number = load64(entry)
-        result = DEFER
-        if number != HYPERVISOR_multicall and number != HYPERVISOR_iret:
-            result = dispatch(block, vcpu, number, load64(args), load64(args + 8), load64(args + 16), load64(args + 24))
-        if result == DEFER:
-            env = load64(block + CpuBlock.env)
-            store64(env + state.RDI, calls)
-            store64(env + state.RSI, count - i)
-            return DEFER
-        host = guest_host(block, calls + MulticallEntry.result, STORE)
-        if not host:
-            return -XEN_EFAULT
-        store64(host, result)
-        calls += MulticallEntry.size
     return 0
 
 
@@ -302,103 +207,6 @@ def do_iret(block: int, vcpu: int, env: int) -> int:
     if _load_iret_segments(block, env, cs | 3, ss | 3, cpl):
         failsafe(block)
     return 0
-
-
-@native
-def _stack_switch(vcpu: int, ss: int, pointer: int) -> int:
-    """HYPERVISOR_stack_switch."""
-    if ss & 3 != 3:
-        ss |= 3
-    store64(vcpu + VcpuRecord.kernel_ss, ss)
-    store64(vcpu + VcpuRecord.kernel_sp, pointer)
-    return 0
-
-
-@native
-def _canonical(address: int) -> int:
-    top = address >> 47
-    return 1 if top == 0 or top == -1 else 0
-
-
-@native
-def _set_segment_base(block: int, which: int, base: int) -> int:
-    """HYPERVISOR_set_segment_base."""
-    env = load64(block + CpuBlock.env)
-    if which <= SEGBASE_GS_KERNEL and which >= 0:
-        if not _canonical(base):
-            return -XEN_EINVAL
-        if which == SEGBASE_FS:
-            store64(env + state.FS + state.BASE, base)
-        elif which == SEGBASE_GS_USER:
-            store64(env + state.KERNEL_GS_BASE, base)
-        else:
-            store64(env + state.GS + state.BASE, base)
-        return 0
-    return DEFER
-
-
-@native
-def _fpu_taskswitch(block: int, vcpu: int, on: int) -> int:
-    """HYPERVISOR_fpu_taskswitch."""
-    cr0 = load64(vcpu + VcpuRecord.ctrlreg)
-    store64(vcpu + VcpuRecord.ctrlreg, (cr0 | CR0_TS) if on else (cr0 & ~CR0_TS))
-    set_task_switched(load64(block + CpuBlock.env), on)
-    return 0
-
-
-@native
-def _event_channel_op(block: int, vcpu: int, command: int, argument: int) -> int:
-    """EVTCHNOP_send to oneself and EVTCHNOP_unmask; Python does the rest."""
-    if command != EVTCHNOP_send and command != EVTCHNOP_unmask:
-        return DEFER
-    host = guest_host(block, argument, LOAD)
-    if not host or argument & 0xFFF > 0xFFC:
-        return DEFER
-    port = load32(host)
-    domain = load64(vcpu + VcpuRecord.domain)
-    channel = evtchn_of(domain, port)
-    if not channel:
-        return -XEN_EINVAL if command == EVTCHNOP_send else DEFER
-    target = vcpu_of(domain, load64(channel + EvtchnRecord.notify_vcpu))
-    if command == EVTCHNOP_unmask:
-        unmask(domain, target, port)
-        return 0
-    if load64(channel + EvtchnRecord.state) != ECS_IPI:
-        return DEFER
-    set_pending(domain, target, port)
-    return 0
-
-
-@native
-def _sched_op(block: int, vcpu: int, command: int) -> int:
-    """SCHEDOP_yield and SCHEDOP_block."""
-    if command == SCHEDOP_yield:
-        return 0
-    if command == SCHEDOP_block:
-        info = load64(vcpu + VcpuRecord.vcpu_info)
-        store8(info + VcpuInfo.evtchn_upcall_mask, 0)
-        run_timers(vcpu)
-        if load8(info + VcpuInfo.evtchn_upcall_pending) == 0:
-            request_exit(block, EXIT_BLOCKED, 0)
-        return 0
-    return DEFER
-
-
-@native
-def _vcpu_op(block: int, vcpu: int, command: int, vcpu_id: int, argument: int) -> int:
-    """The timers of vcpu_op, for the caller's own vCPU."""
-    if vcpu_id != load64(vcpu + VcpuRecord.vcpu_id):
-        return DEFER
-    if command == VCPUOP_set_singleshot_timer:
-        return set_singleshot_timer(block, vcpu, argument)
-    if command == VCPUOP_stop_singleshot_timer:
-        return set_deadline(block, vcpu, 0)
-    if command == VCPUOP_set_periodic_timer:
-        return set_periodic_timer(block, vcpu, argument)
-    if command == VCPUOP_stop_periodic_timer:
-        store64(vcpu + VcpuRecord.periodic_period, 0)
-        return 0
-    return DEFER
 
 
 @native

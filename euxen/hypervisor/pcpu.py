@@ -22,7 +22,7 @@ from euxen.hypervisor import crash, descriptors, entry, time, traps
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.emulate import emulate
 from euxen.hypervisor.errors import GuestFault
-from euxen.hypervisor.hypercalls import table
+from euxen.hypervisor.hypercalls import native, table
 from euxen.hypervisor.mm import mmu, ro_fault
 from euxen.hypervisor.ticker import Ticker
 from euxen.hypervisor.vcpu import Vcpu
@@ -175,7 +175,7 @@ class Pcpu:
         if call.op in (HYPERVISOR_multicall, HYPERVISOR_iret):
             return table.call(vcpu, -1, *call.args[:5])
         args = [signed(value) for value in call.args]
-        result = entry.dispatch(vcpu.block, vcpu.record.address, call.op, *args[:4])
+        result = native.dispatch(vcpu.block, vcpu.record.address, call.op, *args[:4])
         return table.call(vcpu, call.op, *call.args[:5]) if result == mmu.DEFER else result
 
     def _emulate(self, vcpu: Vcpu) -> None:

@@ -5,6 +5,8 @@ Source: xen/arch/x86/pv/callback.c.
 
 from __future__ import annotations
 
+import contextlib
+
 from euxen.abi import callback as abi
 from euxen.abi.arch_x86_xen import (
     TrapInfo,
@@ -18,6 +20,14 @@ from euxen.hypervisor.vcpu import Vcpu
 
 NMI_VECTOR = 2
 FLAT_KERNEL_CS = 0xE033
+STAYING = {
+    abi.CALLBACKTYPE_event,
+    abi.CALLBACKTYPE_failsafe,
+    abi.CALLBACKTYPE_syscall,
+    abi.CALLBACKTYPE_syscall32,
+    abi.CALLBACKTYPE_sysenter,
+}
+"""What can be registered elsewhere, but not unregistered."""
 
 
 def canonical(address: int) -> bool:
@@ -47,13 +57,14 @@ def set_trap_table(vcpu: Vcpu, traps: int, *_rest: int) -> int:
 
 
 def set_callbacks(vcpu: Vcpu, event: int, failsafe: int, syscall: int, *_rest: int) -> int:
-    """HYPERVISOR_set_callbacks."""
+    """HYPERVISOR_set_callbacks. Whoever needs to know whether an address was refused uses callback_op."""
     for kind, address in (
         (abi.CALLBACKTYPE_event, event),
         (abi.CALLBACKTYPE_failsafe, failsafe),
         (abi.CALLBACKTYPE_syscall, syscall),
     ):
-        _register(vcpu, kind, address, 0)
+        with contextlib.suppress(XenError):
+            _register(vcpu, kind, address, 0)
     return 0
 
 
@@ -85,9 +96,7 @@ def _set_flag(vcpu: Vcpu, flag: int, on: int) -> None:
 
 
 def register_nmi(vcpu: Vcpu, address: int) -> None:
-    """The NMI callback is an entry of the trap table; only the first vCPU has one (register_guest_nmi_callback)."""
-    if vcpu.vcpu_id != 0:
-        raise XenError(XEN_EINVAL)
+    """The NMI callback is an entry of the trap table (register_guest_nmi_callback)."""
     vcpu.set_trap(NMI_VECTOR, FLAT_KERNEL_CS, 4, _check(address))
 
 
@@ -105,7 +114,7 @@ def callback_op(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
 
 
 def _unregister(vcpu: Vcpu, kind: int) -> int:
-    if kind in (abi.CALLBACKTYPE_event, abi.CALLBACKTYPE_failsafe, abi.CALLBACKTYPE_syscall, abi.CALLBACKTYPE_sysenter):
+    if kind in STAYING:
         raise XenError(XEN_EINVAL)
     if kind == abi.CALLBACKTYPE_nmi:
         vcpu.set_trap(NMI_VECTOR, 0, 0, 0)
