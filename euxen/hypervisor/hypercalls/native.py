@@ -49,7 +49,7 @@ from euxen.hypervisor.descriptors import do_set_gdt, do_update_descriptor
 from euxen.hypervisor.event_channel import evtchn_of, set_pending, unmask, vcpu_of
 from euxen.hypervisor.guest_access import LOAD, STORE, copy_from_guest, guest_host
 from euxen.hypervisor.mm.mmu import DEFER, do_mmu_update, do_mmuext_op, do_update_va_mapping
-from euxen.hypervisor.records import ECS_IPI, EvtchnRecord, VcpuRecord
+from euxen.hypervisor.records import ECS_IPI, DomainRecord, EvtchnRecord, VcpuRecord
 from euxen.hypervisor.time import (
     do_set_timer_op,
     run_timers,
