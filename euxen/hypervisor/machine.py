@@ -73,10 +73,7 @@ class Machine:
         record["xen_slots"] = self._xen_slots.address
         record["free_pages"] = self.frames
         record["tsc_mul"] = (self.tsc_khz << 32) // 1_000_000
-        clock: dict[str, int] = {}
-        self.clock.install(clock)
-        for field, value in clock.items():
-            record[field] = value
+        self.clock.install(record)
 
     def _make_m2p(self) -> None:
         """Make the machine-to-physical table, and the page tables that show it read-only in slot 256."""

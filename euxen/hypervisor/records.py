@@ -32,9 +32,7 @@ class MachineRecord(Structure):
     heap_lock: int = u64()
     free_pages: int = u64()  # all frames that can be allocated
     clock: int = u64()  # function: (machine) -> ns of system time
-    clock_gettime: int = u64()  # the C library's
     clock_start: int = u64()  # the host's clock when the machine was made
-    clock_scratch: int = array(u64(), 2)  # a struct timespec
     tsc_mul: int = u64()  # TSC ticks = ns * tsc_mul >> 32
 
 

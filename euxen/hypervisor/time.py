@@ -83,11 +83,13 @@ def set_deadline(block: int, vcpu: int, deadline: int) -> int:
 
 @native
 def retick(block: int) -> int:
-    """A timer was changed: have the ticker look again if it would sleep too long."""
+    """A timer was changed: have the ticker look again if it would sleep too long. What is due is not left to it."""
     vcpu = load64(block + CpuBlock.vcpu)
     due = min(next_timer(vcpu), load64(vcpu + VcpuRecord.slice_end))
     store64(block + CpuBlock.deadline, due)
-    if due < load64(block + CpuBlock.ticker_sleeps_until):
+    if due != NEVER and due <= now_for(vcpu):
+        call1(load64(block + CpuBlock.kick), block)
+    elif due < load64(block + CpuBlock.ticker_sleeps_until):
         call1(load64(block + CpuBlock.wake_ticker), block)
     return 0
 

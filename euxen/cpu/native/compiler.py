@@ -8,6 +8,7 @@ integers and booleans appears is refused.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -92,6 +93,16 @@ def _float(operation: str, kind: Any, bits: Any) -> Lowering:
     return lower
 
 
+def _monotonic(b: Any) -> Any:
+    kind = ir.FunctionType(I32, [I32, I64.as_pointer()])
+    function = b.module.globals.get("clock_gettime") or ir.Function(b.module, kind, "clock_gettime")
+    with b.goto_entry_block():
+        timespec = b.alloca(I64, I64(2))
+    b.call(function, [I32(time.CLOCK_MONOTONIC), timespec])
+    seconds, nanoseconds = b.load(timespec), b.load(b.gep(timespec, [I64(1)]))
+    return b.add(b.mul(seconds, I64(1_000_000_000)), nanoseconds)
+
+
 def _slots(b: Any) -> Any:
     kind = ir.ArrayType(I64, SLOTS)
     variable = b.module.globals.get("euxen.slots") or ir.GlobalVariable(b.module, kind, "euxen.slots")
@@ -124,6 +135,7 @@ LOWERINGS: dict[str, Lowering] = {
     "ctz": lambda b, x: b.cttz(x, I1(0)),
     "popcount": lambda b, x: b.ctpop(x),
     "slots": _slots,
+    "monotonic": _monotonic,
     **{f"float64_{name}": _float(f"f{name}", ir.DoubleType(), I64) for name in ("add", "sub", "mul", "div")},
     **{f"float32_{name}": _float(f"f{name}", ir.FloatType(), I32) for name in ("add", "sub", "mul", "div")},
     "fill": _libc("memset", I32),

@@ -301,6 +301,12 @@ def copy(destination: int, source: int, size: int) -> None:
 
 
 @intrinsic
+def monotonic() -> int:
+    """The host's CLOCK_MONOTONIC, in ns."""
+    return 0
+
+
+@intrinsic
 def slots() -> int:
     """The address of ``SLOTS`` words of process-wide memory, for what native code has to find from nothing."""
     return 0
