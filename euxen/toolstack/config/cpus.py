@@ -49,7 +49,10 @@ def parse_cpulist(text: str) -> CpuList:
 
 
 def cpumap(cpulist: CpuList, nodes: Sequence[frozenset[int]]) -> frozenset[int]:
-    """Which CPUs of a host are meant, that has ``nodes`` with these CPUs. What it does not have is not meant."""
+    """Which CPUs of a host are meant, that has ``nodes`` with these CPUs. What it does not have is not meant.
+
+    Where nothing is left, xl refuses.
+    """
     chosen: frozenset[int] = frozenset()
     host = frozenset().union(*nodes)
     for term in cpulist:

@@ -89,7 +89,7 @@ OPTIONS: dict[str, Option] = {
     "root": _honoured(Form.STRING),
     "extra": _honoured(Form.STRING),
     "bootloader": _refused(Form.STRING, "euxen runs no boot loader yet; say kernel= instead", ""),
-    "bootloader_args": _ignored(Form.STRING_OR_STRINGS, "euxen runs no boot loader yet", ""),
+    "bootloader_args": _ignored(Form.STRING_OR_STRINGS, "euxen runs no boot loader yet"),
     "firmware": _refused(Form.STRING, "euxen brings no pvgrub; give its file as kernel="),
     "device_tree": _ARM,
     # Memory.
@@ -112,7 +112,7 @@ OPTIONS: dict[str, Option] = {
     "cpuid": _ignored(Form.STRING_OR_STRINGS, "euxen shows all guests the same CPUID yet", "host"),
     "msr_relaxed": _ignored(Form.BOOLEAN, "euxen treats unknown MSRs as Xen does by default"),
     "tsc_mode": _ignored(Form.STRING, "euxen has one mode of the TSC", "default", "0"),
-    "timer_mode": _ignored(Form.STRING, "euxen has one mode of timers", "no_delay_for_missed_ticks", "1"),
+    "timer_mode": _ignored(Form.STRING, "euxen has one mode of timers"),
     "localtime": _ignored(Form.BOOLEAN, "the guest's clock shows UTC"),
     "rtc_timeoffset": _ignored(Form.NUMBER, "the guest's clock shows UTC", "0"),
     # Devices.
