@@ -45,6 +45,7 @@ class Vcpu:
         self.blocked = False
         self.polled_ports: tuple[int, ...] = ()
         self.poll_timeout = 0
+        self._told_before = False
         self._info_page = 0
         self._debug_registers = [0, 0, 0, 0, 0, 0, 0xFFFF_0FF0, 0x400]
         record = self.record
@@ -138,6 +139,11 @@ class Vcpu:
         return bool(ctypes.c_uint8.from_address(self.record["vcpu_info"]).value)
 
     @property
+    def needs_upcall(self) -> bool:
+        """Whether there is an event that the guest wants to be told of (local_events_need_delivery)."""
+        return self.upcall_pending and not self.upcall_masked
+
+    @property
     def upcall_masked(self) -> bool:
         """Whether the guest does not want to be told."""
         return bool(ctypes.c_uint8.from_address(self.record["vcpu_info"] + VcpuInfo.evtchn_upcall_mask).value)
@@ -148,8 +154,12 @@ class Vcpu:
         self.blocked = True
 
     def poll(self, ports: tuple[int, ...], timeout: int) -> None:
-        """Wait until one of ``ports`` is pending, or until system time ``timeout``; 0 is never (SCHEDOP_poll)."""
+        """Wait until one of ``ports`` is pending, or until system time ``timeout``; 0 is never (SCHEDOP_poll).
+
+        The guest may have masked events: one that it was told of before does not end the wait, one that comes does.
+        """
         self.blocked = True
+        self._told_before = self.upcall_pending
         self.polled_ports = ports
         self.poll_timeout = timeout
 
@@ -158,15 +168,16 @@ class Vcpu:
         if self.blocked:
             table = self.domain.event_channels
             timed_out = self.poll_timeout and self.domain.machine.now() >= self.poll_timeout
-            if self.upcall_pending or timed_out or any(table.pending(port) for port in self.polled_ports):
+            told = self.upcall_pending and not self._told_before
+            if told or timed_out or any(table.pending(port) for port in self.polled_ports):
                 self.blocked = False
-                self.polled_ports, self.poll_timeout = (), 0
+                self.polled_ports, self.poll_timeout, self._told_before = (), 0, False
         return not self.blocked
 
     def wake_time(self) -> int:
-        """System time at which a blocked vCPU has to be looked at again."""
-        due = time.next_timer(self.record.address)
-        return min(due, self.poll_timeout) if self.poll_timeout else due
+        """System time at which a blocked vCPU has to be looked at again. Its periodic timer wakes nobody."""
+        deadlines = (self.record["timer_deadline"], self.poll_timeout)
+        return min((deadline for deadline in deadlines if deadline), default=NEVER)
 
     def set_runstate(self, new: int) -> None:
         """Account for the time spent in the state that ends (vcpu_runstate_change)."""

@@ -62,7 +62,7 @@ def _poll(vcpu: Vcpu, op: abi.SchedPoll) -> int:
     for port in ports:
         if not 0 <= port < table.size:
             raise XenError(XEN_EINVAL)
-    if vcpu.upcall_pending or any(table.pending(port) for port in ports):
+    if vcpu.needs_upcall or any(table.pending(port) for port in ports):
         return 0
     vcpu.poll(ports, op.timeout)
     return 0
