@@ -68,7 +68,7 @@ class _Reader:
         self.warnings: list[str] = []
 
     def fields(self) -> dict[str, Any]:
-        """The fields of a DomainConfig. Those that were not set are not among them."""
+        """The fields of a DomainConfig, but for numbers and actions that were not set."""
         settings = self._settings
         kind = self._kind()
         for name in settings.names:

@@ -6,6 +6,8 @@ the wrong type, euxen refuses.
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
@@ -146,6 +148,7 @@ assignments = st.builds("{}{}{}\n".format, names, st.sampled_from(["=", "=", "+=
 @given(st.lists(assignments, max_size=6).map("".join))
 @example("vfb=['x']\n")
 def test_any_settings(xl: RealXl, text: str) -> None:
+    assume(not re.search(r"bootloader_args\+?=''", text))  # xl crashes
     # Without vcpus, xl writes affinities behind an array of none.
     compare(xl, BASE + "vcpus=1\n" + text)
 
@@ -160,7 +163,7 @@ disk_parts = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(disk_parts, max_size=12).map("".join))
 @example("vdev=xvda,target=a, ")
 @example("tap2:tapdisk:qcow2:/x,xvda")
@@ -218,7 +221,7 @@ nic_parts = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(nic_parts, max_size=10).map("".join))
 def test_any_nic(xl: RealXl, spec: str) -> None:
     assume("=," not in spec and not spec.endswith("="))  # what is empty is not printed as what is not said
