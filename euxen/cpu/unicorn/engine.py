@@ -51,6 +51,7 @@ def replacements() -> dict[str, int]:
         "helper_verw": segments.verw,
         "helper_syscall": traps.syscall,
         "helper_sysenter": traps.sysenter,
+        "helper_rechecking_single_step": translate.step_over_syscall,
         "helper_rdtsc": traps.rdtsc,
         "helper_rdtscp": traps.rdtscp,
         "helper_rdpmc": traps.rdpmc,

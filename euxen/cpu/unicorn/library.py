@@ -67,6 +67,7 @@ class Functions(Structure):
     helper_verw: int = u64()
     helper_syscall: int = u64()
     helper_sysenter: int = u64()
+    helper_rechecking_single_step: int = u64()
     helper_rdtsc: int = u64()
     helper_rdtscp: int = u64()
     helper_rdpmc: int = u64()

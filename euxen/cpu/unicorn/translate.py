@@ -94,6 +94,12 @@ def nothing(_a: int, _b: int, _c: int) -> int:
 
 
 @native
+def step_over_syscall(_env: int) -> int:
+    """``helper_rechecking_single_step``: after SYSCALL the flags are the hypervisor's, and a TF is for what follows."""
+    return 0
+
+
+@native
 def invalidate_code(block: int, address: int, size: int) -> int:
     """Forget code translated from machine memory that was written behind the translator's back."""
     code_map = load64(block + CpuBlock.code_map)
