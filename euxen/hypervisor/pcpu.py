@@ -18,7 +18,7 @@ from euxen.cpu import state
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.native.language import signed
 from euxen.cpu.registers import Registers
-from euxen.hypervisor import crash, descriptors, entry, time, traps
+from euxen.hypervisor import crash, ctrlreg, descriptors, entry, time, traps
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.emulate import emulate
 from euxen.hypervisor.errors import GuestFault
@@ -35,7 +35,6 @@ SECOND = 1_000_000_000
 
 CR0 = 0x8005_0033
 CR4 = 0x0000_06E0
-CR4_FSGSBASE = 1 << 16
 EFER = 0xD01
 HF_MP, HF_OSFXSR = 0x200, 1 << 22
 X87_CONTROL, MXCSR = 0x37F, 0x1F80
@@ -85,7 +84,7 @@ class Pcpu:
         for number in range(8, 16):
             self.registers[number] = getattr(regs, f"r{number}")
         self.registers.rip = regs.rip
-        self._load_control(context)
+        self._load_control(vcpu, context)
         traps.load_flat_kernel(env)
         for segment, selector in ((state.DS, regs.ds), (state.ES, regs.es), (state.FS, regs.fs), (state.GS, regs.gs)):
             state.set_segment(
@@ -97,10 +96,10 @@ class Pcpu:
         self.registers.set_word(state.GS + state.BASE, context.gs_base_kernel)
         self.registers.set_word(state.KERNEL_GS_BASE, context.gs_base_user)
 
-    def _load_control(self, context: VcpuGuestContext) -> None:
+    def _load_control(self, vcpu: Vcpu, context: VcpuGuestContext) -> None:
         registers = self.registers
         registers.set_word(state.CR0, CR0)
-        registers.set_word(state.CR4, CR4 | CR4_FSGSBASE)
+        registers.set_word(state.CR4, CR4 | ctrlreg.guest_cr4(vcpu, context.ctrlreg[4]) & ctrlreg.CR4_OF_THE_CPU)
         registers.set_word(state.EFER, EFER)
         hflags = state.HF_PE | state.HF_LMA | HF_MP | HF_OSFXSR
         state.set_hflags(self.block["env"], hflags)
