@@ -47,6 +47,8 @@ class Vcpu:
         self.poll_timeout = 0
         self._told_before = False
         self._info_page = 0
+        self.dr7_emul = 0
+        """What DR7 says of breakpoints at I/O ports, which the CPU is not told of."""
         self._debug_registers = [0, 0, 0, 0, 0, 0, 0xFFFF_0FF0, 0x400]
         record = self.record
         record["vcpu_id"], record["domain"] = vcpu_id, domain.record.address

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from euxen.abi.arch_x86_xen import SEGBASE_GS_USER_SEL
-from euxen.abi.errno import XEN_EINVAL, XEN_ENOSYS, XEN_EOPNOTSUPP
+from euxen.abi.errno import XEN_EINVAL, XEN_ENODEV, XEN_ENOSYS, XEN_EOPNOTSUPP, XEN_EPERM
 from euxen.abi.xen import (
     VMASST_CMD_disable,
     VMASST_CMD_enable,
@@ -15,11 +15,11 @@ from euxen.abi.xen import (
     VMASST_TYPE_writable_pagetables,
 )
 from euxen.cpu import state
-from euxen.cpu.descriptor import data_fault
+from euxen.cpu.descriptor import data_fault, install
+from euxen.cpu.native.language import signed
 from euxen.cpu.registers import Registers
-from euxen.hypervisor import descriptors
+from euxen.hypervisor import ctrlreg, descriptors, guest_access
 from euxen.hypervisor.errors import XenError
-from euxen.hypervisor.hypercalls.callbacks import canonical
 from euxen.hypervisor.vcpu import Vcpu
 
 ASSISTS = {
@@ -34,7 +34,9 @@ DR6_RESERVED_ONES = 0xFFFF_0FF0
 DR6_WRITABLE = 0xE00F
 DR7_RESERVED_ONES = 0x400
 DR7_RESERVED_ZEROES = 0xD800
+DR7_ACTIVE = 0xFF
 DR_GENERAL_DETECT = 0x2000
+DR_IO = 2
 
 
 def _registers(vcpu: Vcpu) -> Registers:
@@ -44,58 +46,72 @@ def _registers(vcpu: Vcpu) -> Registers:
 
 
 def set_debugreg(vcpu: Vcpu, number: int, value: int, *_rest: int) -> int:
-    """HYPERVISOR_set_debugreg (set_debugreg in xen/arch/x86/traps.c)."""
-    number &= 0xFFFF_FFFF
+    """HYPERVISOR_set_debugreg (set_debugreg in xen/arch/x86/pv/misc-hypercalls.c).
+
+    ENODEV is for a register that is not there, EINVAL for a value that can't be, EPERM for one that may not be.
+    """
+    number = _present(vcpu, number)
     if number <= 3:
-        if not canonical(value):
-            raise XenError(XEN_EINVAL)
-    elif number in (4, 6):
-        number, value = 6, (value & DR6_WRITABLE) | DR6_RESERVED_ONES
-    elif number in (5, 7):
-        value = (value & 0xFFFF_FFFF & ~(DR7_RESERVED_ZEROES | DR_GENERAL_DETECT)) | DR7_RESERVED_ONES
-        number = 7
-        if value & 0xFF and not _breakpoints_allowed(value):
-            raise XenError(XEN_EINVAL)
-    else:
+        if not guest_access.addr_ok(signed(value)):
+            raise XenError(XEN_EPERM)
+        vcpu.set_debug_register(number, value)
+        return 0
+    if value >> 32:
         raise XenError(XEN_EINVAL)
-    vcpu.set_debug_register(number, value)
+    if number == 6:
+        vcpu.set_debug_register(6, (value & DR6_WRITABLE) | DR6_RESERVED_ONES)
+        return 0
+    value = (value & ~DR7_RESERVED_ZEROES) | DR7_RESERVED_ONES
+    if value & DR_GENERAL_DETECT:
+        raise XenError(XEN_EPERM)
+    vcpu.dr7_emul = _port_breakpoints(vcpu, value) if value & DR7_ACTIVE else 0
+    vcpu.set_debug_register(7, value & ~vcpu.dr7_emul)
     return 0
 
 
-def _breakpoints_allowed(control: int) -> bool:
-    """No I/O breakpoints (type 2), and none of a length that does not go with its type."""
-    for breakpoint_ in range(4):
-        kind, length = control >> (16 + 4 * breakpoint_) & 3, control >> (18 + 4 * breakpoint_) & 3
-        if kind == 2 or (kind == 0 and length):
-            return False
-    return True
+def _present(vcpu: Vcpu, number: int) -> int:
+    """The register that a number means: DR4 and DR5 are DR6 and DR7, until CR4.DE takes them away."""
+    number &= 0xFFFF_FFFF
+    if number > 7 or (number in (4, 5) and ctrlreg.read_cr(vcpu, 4) & ctrlreg.CR4_DE):
+        raise XenError(XEN_ENODEV)
+    return number + 2 if number in (4, 5) else number
+
+
+def _port_breakpoints(vcpu: Vcpu, control: int) -> int:
+    """The bits of DR7 that enable breakpoints at I/O ports. The CPU must not have them: no guest has a port."""
+    enabled = 0
+    for number in range(4):
+        if control >> (16 + 4 * number) & 3 == DR_IO:
+            if not ctrlreg.read_cr(vcpu, 4) & ctrlreg.CR4_DE:
+                raise XenError(XEN_EPERM)
+            enabled |= control & 3 << 2 * number
+    return enabled
 
 
 def get_debugreg(vcpu: Vcpu, number: int, *_rest: int) -> int:
     """HYPERVISOR_get_debugreg."""
-    number &= 0xFFFF_FFFF
-    if number in (4, 5):
-        number += 2
-    if number > 7:
-        raise XenError(XEN_EINVAL)
-    return vcpu.debug_register(number)
+    number = _present(vcpu, number)
+    value = vcpu.debug_register(number)
+    return value | vcpu.dr7_emul if number == 7 else value
 
 
 def set_segment_base(vcpu: Vcpu, which: int, base: int, *_rest: int) -> int:
-    """HYPERVISOR_set_segment_base with SEGBASE_GS_USER_SEL: the user's GS by a selector."""
-    if which != SEGBASE_GS_USER_SEL:
-        raise XenError(XEN_EINVAL)
-    selector = base & 0xFFFF
-    registers = _registers(vcpu)
-    descriptor = -1
-    if selector & 0xFFFC:
-        descriptor = descriptors.descriptor(vcpu.block, selector, 1, 0)
-    if descriptor == -1 or data_fault(descriptor):
-        registers.set_word(state.KERNEL_GS_BASE, 0)
-        return 0
-    from euxen.cpu.descriptor import base_of
+    """HYPERVISOR_set_segment_base with SEGBASE_GS_USER_SEL: GS by a selector, whose base is for the guest's programs.
 
-    registers.set_word(state.KERNEL_GS_BASE, base_of(descriptor))
+    A selector that can't be loaded is no error: GS is empty then.
+    """
+    if which & 0xFFFF_FFFF != SEGBASE_GS_USER_SEL:
+        raise XenError(XEN_EINVAL)
+    registers = _registers(vcpu)
+    kernel_base = registers.base("gs")
+    selector = base & 0xFFFF
+    selector = selector | 3 if selector > 3 else selector
+    descriptor = descriptors.descriptor(vcpu.block, selector, 1, 0)
+    if data_fault(descriptor):
+        selector, descriptor = 0, 0
+    install(ctrlreg.env_of(vcpu), state.GS, selector, descriptor)
+    registers.set_word(state.KERNEL_GS_BASE, registers.base("gs"))
+    registers.set_word(state.GS + state.BASE, kernel_base)
     return 0
 
 
