@@ -37,6 +37,8 @@ class CpuBlock(Structure):
     exit_detail: int = u64()
     kick: int = u64()
     """``(block)``: from any thread, have ``on_interrupt`` called soon"""
+    kicked: int = u64()
+    """Set from a kick until ``on_interrupt``: a handler that takes long should let the engine go on."""
     stop: int = u64()
     """``(block)``: leave the translated code once the handler that runs has returned"""
 

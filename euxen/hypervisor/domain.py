@@ -14,7 +14,7 @@ from euxen.cpu.native.memory import Memory, Record
 from euxen.hypervisor.event_channels import EventChannels
 from euxen.hypervisor.machine import PAGE_SIZE, Machine, OutOfMemory
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm import reservation, teardown
+from euxen.hypervisor.mm import teardown
 from euxen.hypervisor.records import DomainRecord, PageInfo, VcpuRecord
 from euxen.hypervisor.vcpu import Vcpu
 
@@ -88,28 +88,22 @@ class Domain:
             pg.assign_page(self.record.address, frame)
         return frames
 
-    def allocate_extent(self, order: int, over_limit: bool = False) -> list[int] | None:
-        """``2 ** order`` more frames in a row; None if there are none, or the domain may not have them.
-
-        ``over_limit``: the caller is about to give as many back.
-        """
+    def allocate_extent(self, order: int) -> int | None:
+        """``2 ** order`` more frames in a row, by the first; None if there are none, or the limit forbids it."""
         count = 1 << order
-        if not over_limit and self.record["tot_pages"] + count > self.record["max_pages"]:
+        if self.record["tot_pages"] + count > self.record["max_pages"]:
             return None
-        machine = self.machine.record.address
-        first = pg.alloc_frame(machine) if order == 0 else reservation.alloc_run(machine, order)
-        if first < 0:
-            return None
-        frames = list(range(first, first + count))
-        for frame in frames:
-            pg.assign_page(self.record.address, frame)
-        return frames
+        first = self.machine.allocate_run(order)
+        if first is not None:
+            for frame in range(first, first + count):
+                pg.assign_page(self.record.address, frame)
+        return first
 
     @property
     def max_pfn(self) -> int:
-        """The highest pfn that the guest says that it has (domain_get_maximum_gpfn)."""
+        """The highest pfn that the guest says that it has, 0 if it does not say (domain_get_maximum_gpfn)."""
         offset = SharedInfo.offsetof("arch.max_pfn")
-        return int.from_bytes(self.shared_info[offset : offset + 8], "little") - 1
+        return max(int.from_bytes(self.shared_info[offset : offset + 8], "little"), 1) - 1
 
     def attach(self, engine: Engine) -> None:
         """Let an engine run this domain's vCPUs."""

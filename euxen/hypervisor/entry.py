@@ -26,8 +26,8 @@ from euxen.cpu.engine import ExitReason
 from euxen.cpu.exits import request_exit
 from euxen.cpu.native.language import call4, load32, load64, native, store8, store64
 from euxen.hypervisor.guest_access import copy_from_guest
-from euxen.hypervisor.hypercalls.native import dispatch, multicall
-from euxen.hypervisor.mm.mmu import DEFER
+from euxen.hypervisor.hypercalls.native import IRET, dispatch, multicall
+from euxen.hypervisor.mm.mmu import DEFER, PREEMPTED
 from euxen.hypervisor.records import DomainRecord, VcpuRecord
 from euxen.hypervisor.time import (
     check_deadlines,
@@ -56,6 +56,7 @@ from euxen.hypervisor.traps import (
 
 EXIT_HYPERCALL = int(ExitReason.HYPERCALL)
 BY_SYSENTER = 1
+SYSCALL_LENGTH = 2
 
 
 @native
@@ -124,11 +125,10 @@ def _sysenter(block: int, vcpu: int, env: int) -> int:
 def _hypercall(block: int, vcpu: int, env: int) -> int:
     """A hypercall: number in RAX, arguments in RDI, RSI, RDX, R10, R8."""
     number = load64(env + state.RAX)
-    if number == HYPERVISOR_iret:
-        return do_iret(block, vcpu, env)
+    result = IRET
     if number == HYPERVISOR_multicall:
         result = multicall(block, vcpu, load64(env + state.RDI), load64(env + state.RSI) & 0xFFFF_FFFF)
-    else:
+    elif number != HYPERVISOR_iret:
         result = dispatch(
             block,
             vcpu,
@@ -138,9 +138,26 @@ def _hypercall(block: int, vcpu: int, env: int) -> int:
             load64(env + state.RDX),
             load64(env + state.R10),
         )
+    if result == IRET:
+        return do_iret(block, vcpu, env)
     if result == DEFER:
         return request_exit(block, EXIT_HYPERCALL, 0)
+    if result == PREEMPTED:
+        return _continue(vcpu, env, 2 if number == HYPERVISOR_multicall else 4)
     store64(env + state.RAX, result)
+    return 0
+
+
+@native
+def _continue(vcpu: int, env: int, arguments: int) -> int:
+    """Have the guest make a preempted hypercall again, for the rest (hypercall_create_continuation)."""
+    continuation = vcpu + VcpuRecord.continuation
+    store64(env + state.RDI, load64(continuation))
+    store64(env + state.RSI, load64(continuation + 8))
+    if arguments > 2:
+        store64(env + state.RDX, load64(continuation + 16))
+        store64(env + state.R10, load64(continuation + 24))
+    store64(env + state.RIP, load64(env + state.RIP) - SYSCALL_LENGTH)
     return 0
 
 

@@ -18,3 +18,14 @@ class GuestFault(XenError):
 
     def __init__(self) -> None:
         super().__init__(XEN_EFAULT)
+
+
+class Continuation(Exception):
+    """A hypercall that takes long lets others go first: it is made again with these arguments.
+
+    The guest does not notice (hypercall_create_continuation in xen/arch/x86/hypercall.c).
+    """
+
+    def __init__(self, *arguments: int) -> None:
+        super().__init__(arguments)
+        self.arguments = arguments

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from euxen.abi.errno import XEN_EFAULT
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import call3, copy, load8, load64, native, signed, ult
+from euxen.cpu.native.language import call3, copy, load8, load64, native, signed, store64, ult
+from euxen.hypervisor.records import VcpuRecord
 
 HYPERVISOR_VIRT_END = signed(0xFFFF_8800_0000_0000)
 PAGE_MASK = ~0xFFF
@@ -57,6 +58,22 @@ def copy_to_guest(block: int, address: int, host: int, size: int) -> int:
         address += part
         size -= part
     return 0
+
+
+@native
+def put_guest(block: int, address: int, value: int, size: int) -> int:
+    """Write a number of up to 8 bytes to the guest's memory, wherever it lies; 0 or -EFAULT."""
+    word = load64(block + CpuBlock.vcpu) + VcpuRecord.word
+    store64(word, value)
+    return copy_to_guest(block, address, word, size)
+
+
+@native
+def get_guest(block: int, address: int, size: int) -> int:
+    """Read a number of up to 8 bytes into the vCPU's ``word``; 0 or -EFAULT."""
+    word = load64(block + CpuBlock.vcpu) + VcpuRecord.word
+    store64(word, 0)
+    return copy_from_guest(block, word, address, size)
 
 
 @native

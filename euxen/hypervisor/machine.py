@@ -17,6 +17,7 @@ from euxen.abi.xen import DOMID_FIRST_RESERVED
 from euxen.cpu.native.memory import Memory, Record
 from euxen.hypervisor.clock import HostClock
 from euxen.hypervisor.mm import page as pg
+from euxen.hypervisor.mm import reservation
 from euxen.hypervisor.mm.pagetable import FIRST_XEN_SLOT, LAST_XEN_SLOT
 from euxen.hypervisor.records import MachineRecord, PageInfo
 
@@ -107,6 +108,16 @@ class Machine:
         from euxen.hypervisor import time
 
         return time.now(self.record.address)
+
+    def allocate_run(self, order: int) -> int | None:
+        """Take ``2 ** order`` frames in a row that belong to nobody; the first, or None if there are none."""
+        first = pg.alloc_frame(self.record.address) if order == 0 else reservation.alloc_run(self.record.address, order)
+        return first if first >= 0 else None
+
+    def set_pfns(self, first: int, pfn: int, count: int) -> None:
+        """Say in the machine-to-physical table that frames are those of the pfns from ``pfn`` on."""
+        for number in range(count):
+            self.m2p[first + number] = pfn + number & (1 << 64) - 1
 
     def alloc_xen_frame(self) -> int:
         """Take a zeroed frame for Xen's own use. Raises OutOfMemory."""

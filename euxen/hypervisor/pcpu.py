@@ -13,23 +13,22 @@ from collections.abc import Callable
 from euxen.abi.arch_x86_xen import VcpuGuestContext
 from euxen.abi.errno import XEN_EFAULT
 from euxen.abi.vcpu import RUNSTATE_blocked, RUNSTATE_running
-from euxen.abi.xen import HYPERVISOR_iret, HYPERVISOR_multicall, MulticallEntry
+from euxen.abi.xen import HYPERVISOR_multicall, MulticallEntry
 from euxen.cpu import state
 from euxen.cpu.engine import ExitReason
-from euxen.cpu.native.language import signed
 from euxen.cpu.registers import Registers
 from euxen.hypervisor import crash, ctrlreg, descriptors, entry, time, traps
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.emulate import emulate
-from euxen.hypervisor.errors import GuestFault
-from euxen.hypervisor.hypercalls import native, table
-from euxen.hypervisor.mm import mmu, ro_fault
+from euxen.hypervisor.errors import Continuation, GuestFault
+from euxen.hypervisor.hypercalls import table
+from euxen.hypervisor.mm import ro_fault
 from euxen.hypervisor.ticker import Ticker
 from euxen.hypervisor.vcpu import Vcpu
 
 ARGUMENTS = (7, 6, 2, 10, 8)
 """The registers that hold a hypercall's arguments: RDI, RSI, RDX, R10, R8."""
-RAX, RDI, RSI = 0, 7, 6
+RAX = 0
 LONGEST_SLEEP = 3600.0
 SECOND = 1_000_000_000
 
@@ -151,31 +150,33 @@ class Pcpu:
 
     def _hypercall(self, vcpu: Vcpu) -> None:
         registers = self.registers
-        number = registers[RAX]
-        if number == HYPERVISOR_multicall:
-            registers[RAX] = self._multicall(vcpu, registers[RDI], registers[RSI] & 0xFFFF_FFFF)
-        else:
-            registers[RAX] = table.call(vcpu, number, *(registers[n] for n in ARGUMENTS))
+        try:
+            if registers[RAX] == HYPERVISOR_multicall:
+                registers[RAX] = self._multicall(vcpu)
+            else:
+                registers[RAX] = table.call(vcpu, registers[RAX], *(registers[n] for n in ARGUMENTS))
+        except Continuation as continuation:
+            for register, value in zip(ARGUMENTS, continuation.arguments, strict=False):
+                registers[register] = value
+            registers.rip -= entry.SYSCALL_LENGTH
 
-    def _multicall(self, vcpu: Vcpu, calls: int, count: int) -> int:
-        """The rest of a multicall, from the first call that is not native."""
-        result_at = MulticallEntry.offsets["result"]
-        for number in range(count):
-            address = calls + number * MulticallEntry.size
+    def _multicall(self, vcpu: Vcpu) -> int:
+        """The one call of a multicall that is not native; what follows it is native again."""
+        calls, count = vcpu.continuation[:2]
+        try:
+            call = MulticallEntry.unpack_from(vcpu.read(calls, MulticallEntry.size))
             try:
-                call = MulticallEntry.unpack_from(vcpu.read(address, MulticallEntry.size))
-                result = self._one_call(vcpu, call)
-                vcpu.write(address + result_at, struct.pack("<q", result))
-            except GuestFault:
-                return -XEN_EFAULT
+                result = table.call(vcpu, call.op, *call.args[:5])
+            except Continuation as continuation:
+                arguments = struct.pack(f"<{len(continuation.arguments)}Q", *continuation.arguments)
+                vcpu.write(calls + MulticallEntry.offsets["args"], arguments)
+                raise Continuation(calls, count) from None
+            vcpu.write(calls + MulticallEntry.offsets["result"], struct.pack("<q", result))
+        except GuestFault:
+            return -XEN_EFAULT
+        if count > 1:
+            raise Continuation(calls + MulticallEntry.size, count - 1)
         return 0
-
-    def _one_call(self, vcpu: Vcpu, call: MulticallEntry) -> int:
-        if call.op in (HYPERVISOR_multicall, HYPERVISOR_iret):
-            return table.call(vcpu, -1, *call.args[:5])
-        args = [signed(value) for value in call.args]
-        result = native.dispatch(vcpu.block, vcpu.record.address, call.op, *args[:4])
-        return table.call(vcpu, call.op, *call.args[:5]) if result == mmu.DEFER else result
 
     def _emulate(self, vcpu: Vcpu) -> None:
         self.block["exit_reason"] = ExitReason.NONE

@@ -127,6 +127,8 @@ class VcpuRecord(Structure):
     hypercalls: int = u64()  # how many this vCPU made
     event_pending_sel: int = u64()
     scratch: int = array(u64(), 32)
+    word: int = u64()  # where guest_access keeps a number on its way
+    continuation: int = array(u64(), 4)  # the arguments with which a preempted hypercall goes on
     traps: int = array(u64(), 256 * 3)
 
 

@@ -268,6 +268,12 @@ class Vcpu:
                 pagetable.put_page_and_type(pg.page_of(self.domain.machine.record.address, frame))
         self.record["online"] = 0
 
+    @property
+    def continuation(self) -> tuple[int, ...]:
+        """Where native code left a hypercall: the arguments with which it goes on."""
+        start = (self.record.address - self.record.memory.address + VcpuRecord.offsetof("continuation")) // 8
+        return tuple(self.record.memory.words()[start : start + 4])
+
     # The guest's memory, by the addresses of its kernel.
 
     @property

@@ -131,6 +131,7 @@ def exec_interrupt(cpu: int, _request: int) -> int:
     """``CPUClass.cpu_exec_interrupt``: between two blocks of code, somebody kicked."""
     block = load64(cpu + layout.CPU_OPAQUE)
     store32(cpu + layout.CPU_INTERRUPT_REQUEST, 0)
+    store64(block + CpuBlock.kicked, 0)
     call1(load64(block + CpuBlock.on_interrupt), block)
     return 1
 
@@ -147,6 +148,7 @@ def stop(block: int) -> int:
 def kick(block: int) -> int:
     """Have ``on_interrupt`` called soon. From any thread."""
     cpu = load64(block + CpuBlock.cpu)
+    store64(block + CpuBlock.kicked, 1)
     store32(cpu + layout.CPU_INTERRUPT_REQUEST, layout.CPU_INTERRUPT_HARD)
     store32(load64(block + CpuBlock.env) + layout.ENV_ICOUNT_DECR, 0xFFFF_0000)
     return 0

@@ -15,10 +15,11 @@ from euxen.abi.arch_x86_xen import (
 )
 from euxen.abi.errno import XEN_EINVAL, XEN_ENOSYS
 from euxen.abi.nmi import XENNMI_register_callback, XENNMI_unregister_callback, XennmiCallback
-from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.errors import Continuation, XenError
 from euxen.hypervisor.vcpu import Vcpu
 
 NMI_VECTOR = 2
+TRAPS_AT_ONCE = 256
 FLAT_KERNEL_CS = 0xE033
 STAYING = {
     abi.CALLBACKTYPE_event,
@@ -47,13 +48,14 @@ def set_trap_table(vcpu: Vcpu, traps: int, *_rest: int) -> int:
         for vector in range(256):
             vcpu.set_trap(vector, 0, 0, 0)
         return 0
-    while True:
+    for _ in range(TRAPS_AT_ONCE):
         trap = TrapInfo.unpack_from(vcpu.read(traps, TrapInfo.size))
         if not trap.address:
             return 0
         # A kernel's code segment is in ring 3, whatever the guest says.
         vcpu.set_trap(trap.vector, trap.cs | 3, trap.flags, _check(trap.address))
         traps += TrapInfo.size
+    raise Continuation(traps)
 
 
 def set_callbacks(vcpu: Vcpu, event: int, failsafe: int, syscall: int, *_rest: int) -> int:

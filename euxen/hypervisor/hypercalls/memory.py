@@ -1,7 +1,4 @@
-"""HYPERVISOR_memory_op. Source: xen/common/memory.c and xen/arch/x86/mm.c (arch_memory_op).
-
-An extent of order n is 2**n frames in a row, aligned.
-"""
+"""HYPERVISOR_memory_op. Source: xen/common/memory.c and xen/arch/x86/mm.c (arch_memory_op)."""
 
 from __future__ import annotations
 
@@ -10,93 +7,89 @@ from collections.abc import Callable
 
 from euxen.abi import memory as abi
 from euxen.abi.arch_x86_xen import MACH2PHYS_NR_ENTRIES, MACH2PHYS_VIRT_END, MACH2PHYS_VIRT_START
-from euxen.abi.errno import XEN_EFAULT, XEN_EINVAL, XEN_ENOSYS, XEN_EPERM, XEN_ESRCH
-from euxen.abi.xen import DOMID_SELF
+from euxen.abi.errno import XEN_EACCES, XEN_EINVAL, XEN_ENOSYS, XEN_EOPNOTSUPP, XEN_EPERM
+from euxen.cpu.native.language import signed
 from euxen.hypervisor.domain import Domain
-from euxen.hypervisor.errors import GuestFault, XenError
+from euxen.hypervisor.errors import Continuation, GuestFault, XenError
+from euxen.hypervisor.hypercalls import memory_exchange
+from euxen.hypervisor.hypercalls.extents import MAX_ORDER, WORD, domain_named, read_word
 from euxen.hypervisor.mm import reservation
+from euxen.hypervisor.mm.mmu import do_update_va_mapping
+from euxen.hypervisor.mm.page import PAGE_SHIFT
 from euxen.hypervisor.vcpu import Vcpu
 
 COMMAND_BITS = 6
-MAX_ORDER = 9
-"""The largest extent that a domain without devices may ask for (CONFIG_DOMU_MAX_ORDER)."""
-
-WORD = struct.Struct("<Q")
+COMMAND_MASK = (1 << COMMAND_BITS) - 1
+MAX_EXTENTS = 0xFFFF_FFFF >> COMMAND_BITS
+"""As many as fit beside the command where a preempted call says how far it has come."""
+EXTENTS_AT_ONCE = 256
+"""After so many, others go first."""
 
 
 def memory_op(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
     """The command is in the low six bits; the others say how many extents are already done."""
-    start = (command & 0xFFFF_FFFF) >> COMMAND_BITS
-    command &= (1 << COMMAND_BITS) - 1
-    if command in RESERVATIONS:
-        op = abi.XenMemoryReservation.unpack_from(vcpu.read(argument, abi.XenMemoryReservation.size))
-        return _reservation(vcpu, op, start, RESERVATIONS[command])
-    if command in QUERIES:
-        return QUERIES[command](vcpu, argument)
+    start, operation = command >> COMMAND_BITS, command & COMMAND_MASK
+    if operation in RESERVATIONS:
+        return _reservation(vcpu, operation, argument, start)
+    if operation in QUERIES:
+        if start:
+            raise XenError(XEN_EINVAL)
+        return QUERIES[operation](vcpu, argument)
     raise XenError(XEN_ENOSYS)
-
-
-def _domain_named(vcpu: Vcpu, domid: int) -> Domain:
-    """The domain that a caller may name: itself."""
-    if domid in (DOMID_SELF, vcpu.domain.domid):
-        return vcpu.domain
-    if vcpu.domain.event_channels.domain_at(domid) is None:
-        raise XenError(XEN_ESRCH)
-    raise XenError(XEN_EPERM)
 
 
 Extent = Callable[[Vcpu, Domain, int, abi.XenMemoryReservation], bool]
 
 
-def _reservation(vcpu: Vcpu, op: abi.XenMemoryReservation, start: int, extent: Extent) -> int:
-    """Handle extent after extent until one fails; returns how many are done."""
-    if op.nr_extents > (1 << 58) or op.extent_order > 18:
+def _reservation(vcpu: Vcpu, operation: int, argument: int, start: int) -> int:
+    """Handle extent after extent until one fails. Whatever goes wrong, the answer is how many are done."""
+    try:
+        op = abi.XenMemoryReservation.unpack_from(vcpu.read(argument, abi.XenMemoryReservation.size))
+        domain = domain_named(vcpu, op.domid)
+    except XenError:
         return start
-    domain = _domain_named(vcpu, op.domid)
-    if op.extent_order > MAX_ORDER and extent is not _decrease:
+    address_bits = op.mem_flags & 0xFF
+    too_low = address_bits and address_bits <= PAGE_SHIFT
+    if op.nr_extents > MAX_EXTENTS or op.extent_order > MAX_ORDER or too_low:
         return start
     for number in range(start, op.nr_extents):
+        if number == start + EXTENTS_AT_ONCE:
+            raise Continuation(number << COMMAND_BITS | operation, argument)
         try:
-            done = extent(vcpu, domain, op.extent_start + 8 * number, op)
+            done = RESERVATIONS[operation](vcpu, domain, op.extent_start + 8 * number, op)
         except GuestFault:
             done = False
         if not done:
             return number
-    return int(op.nr_extents)
-
-
-def _read_word(vcpu: Vcpu, address: int) -> int:
-    (value,) = WORD.unpack(vcpu.read(address, 8))
-    return int(value)
+    return max(start, int(op.nr_extents))
 
 
 def _increase(vcpu: Vcpu, domain: Domain, slot: int, op: abi.XenMemoryReservation) -> bool:
     """XENMEM_increase_reservation: allocate an extent."""
-    frames = domain.allocate_extent(op.extent_order)
-    if frames is None:
+    first = domain.allocate_extent(op.extent_order)
+    if first is None:
         return False
     if op.extent_start:
-        vcpu.write(slot, WORD.pack(frames[0]))
+        vcpu.write(slot, WORD.pack(first))
     return True
 
 
 def _populate(vcpu: Vcpu, domain: Domain, slot: int, op: abi.XenMemoryReservation) -> bool:
     """XENMEM_populate_physmap: put frames where the guest has none."""
-    pfn = _read_word(vcpu, slot)
-    frames = domain.allocate_extent(op.extent_order)
-    if frames is None:
+    pfn = read_word(vcpu, slot)
+    first = domain.allocate_extent(op.extent_order)
+    if first is None:
         return False
-    for number, frame in enumerate(frames):
-        domain.machine.m2p[frame] = (pfn + number) & (1 << 64) - 1
-    vcpu.write(slot, WORD.pack(frames[0]))
+    domain.machine.set_pfns(first, pfn, 1 << op.extent_order)
+    vcpu.write(slot, WORD.pack(first))
     return True
 
 
 def _decrease(vcpu: Vcpu, domain: Domain, slot: int, op: abi.XenMemoryReservation) -> bool:
     """XENMEM_decrease_reservation: take frames back."""
-    frame = _read_word(vcpu, slot)
+    first = signed(read_word(vcpu, slot))
     return all(
-        reservation.guest_remove_page(domain.record.address, frame + number) for number in range(1 << op.extent_order)
+        reservation.guest_remove_page(domain.record.address, first + number) for number in range(1 << op.extent_order)
     )
 
 
@@ -108,11 +101,11 @@ RESERVATIONS: dict[int, Extent] = {
 
 
 def _maximum_ram_page(vcpu: Vcpu, argument: int) -> int:
-    return vcpu.domain.machine.frames - 1
+    return vcpu.domain.machine.frames
 
 
 def _domid_at(vcpu: Vcpu, argument: int) -> Domain:
-    return _domain_named(vcpu, int.from_bytes(vcpu.read(argument, 2), "little"))
+    return domain_named(vcpu, int.from_bytes(vcpu.read(argument, 2), "little"))
 
 
 def _current_reservation(vcpu: Vcpu, argument: int) -> int:
@@ -153,48 +146,26 @@ def _privileged_only(vcpu: Vcpu, argument: int) -> int:
     raise XenError(XEN_ENOSYS if vcpu.domain.privileged else XEN_EPERM)
 
 
-def _exchange(vcpu: Vcpu, argument: int) -> int:
-    """XENMEM_exchange: give frames back and get others, in one step."""
-    op = abi.XenMemoryExchange.unpack_from(vcpu.read(argument, abi.XenMemoryExchange.size))
-    inside, outside = op.in_, op.out
-    too_large = inside.extent_order > MAX_ORDER or outside.extent_order > MAX_ORDER
-    if too_large or inside.nr_extents > 1 << 31 or outside.nr_extents > 1 << 31:
-        raise XenError(XEN_EPERM)
-    if inside.nr_extents << inside.extent_order != outside.nr_extents << outside.extent_order:
-        raise XenError(XEN_EINVAL)
-    if inside.domid not in (DOMID_SELF, vcpu.domain.domid) or outside.domid != inside.domid:
-        raise XenError(XEN_EPERM)
-    if op.nr_exchanged:
-        raise XenError(XEN_EINVAL)
-    return _exchange_chunks(vcpu, op, argument)
+def _without_p2m(vcpu: Vcpu, argument: int) -> int:
+    """What changes the map of guest frames: a PV guest has none in Xen."""
+    _domid_at(vcpu, argument)
+    raise XenError(XEN_EACCES)
 
 
-def _exchange_chunks(vcpu: Vcpu, op: abi.XenMemoryExchange, argument: int) -> int:
-    """Exchange as many extents at once as make one of the larger kind."""
-    domain = vcpu.domain
-    inside, outside = op.in_, op.out
-    order = max(inside.extent_order, outside.extent_order)
-    give, take = 1 << (order - inside.extent_order), 1 << (order - outside.extent_order)
-    for chunk in range(inside.nr_extents // give):
-        old = [_read_word(vcpu, inside.extent_start + 8 * (chunk * give + number)) for number in range(give)]
-        new = [domain.allocate_extent(outside.extent_order, over_limit=True) for _ in range(take)]
-        if any(frames is None for frames in new):
-            raise XenError(XEN_EFAULT)
-        pfns: list[int] = []
-        for first in old:
-            for frame in range(first, first + (1 << inside.extent_order)):
-                if frame < domain.machine.frames:
-                    pfns.append(domain.machine.m2p[frame])
-                if not reservation.guest_remove_page(domain.record.address, frame):
-                    raise XenError(XEN_EINVAL)
-        allocated = [frame for frames in new if frames for frame in frames]
-        for frame, pfn in zip(allocated, pfns, strict=True):
-            domain.machine.m2p[frame] = pfn
-        for number in range(take):
-            frame = allocated[number << outside.extent_order]
-            vcpu.write(outside.extent_start + 8 * (chunk * take + number), WORD.pack(frame))
-        op.nr_exchanged = (chunk + 1) * give
-    vcpu.write(argument, bytes(op))
+def _add_to_physmap(vcpu: Vcpu, argument: int) -> int:
+    op = abi.XenAddToPhysmap.unpack_from(vcpu.read(argument, abi.XenAddToPhysmap.size))
+    if op.space == abi.XENMAPSPACE_gmfn_foreign:
+        raise XenError(XEN_ENOSYS)
+    domain_named(vcpu, op.domid)
+    raise XenError(XEN_EACCES)
+
+
+def _no_vnuma(vcpu: Vcpu, argument: int) -> int:
+    _domid_at(vcpu, argument)
+    raise XenError(XEN_EOPNOTSUPP)
+
+
+def _nothing_shared(vcpu: Vcpu, argument: int) -> int:
     return 0
 
 
@@ -216,7 +187,13 @@ QUERIES: dict[int, Callable[[Vcpu, int], int]] = {
     abi.XENMEM_machphys_mapping: _machphys_mapping,
     abi.XENMEM_machphys_mfn_list: _machphys_mfn_list,
     abi.XENMEM_memory_map: _memory_map,
-    abi.XENMEM_exchange: _exchange,
+    abi.XENMEM_exchange: memory_exchange.memory_exchange,
+    abi.XENMEM_add_to_physmap: _add_to_physmap,
+    abi.XENMEM_add_to_physmap_batch: _without_p2m,
+    abi.XENMEM_remove_from_physmap: _without_p2m,
+    abi.XENMEM_get_vnumainfo: _no_vnuma,
+    abi.XENMEM_get_sharing_freed_pages: _nothing_shared,
+    abi.XENMEM_get_sharing_shared_pages: _nothing_shared,
     abi.XENMEM_machine_memory_map: _privileged_only,
     abi.XENMEM_set_memory_map: _privileged_only,
     abi.XENMEM_claim_pages: _privileged_only,
@@ -226,7 +203,7 @@ QUERIES: dict[int, Callable[[Vcpu, int], int]] = {
 def foreign_mmu(vcpu: Vcpu, *_arguments: int) -> int:
     """mmu_update that names another domain."""
     domid = _arguments[3] & 0xFFFF
-    _domain_named(vcpu, domid)
+    domain_named(vcpu, domid)
     raise XenError(XEN_EPERM)
 
 
@@ -235,7 +212,5 @@ foreign_mmuext = foreign_mmu
 
 def update_va_mapping_otherdomain(vcpu: Vcpu, address: int, value: int, flags: int, domid: int, *_rest: int) -> int:
     """HYPERVISOR_update_va_mapping_otherdomain, for one's own domain."""
-    from euxen.hypervisor.mm.mmu import do_update_va_mapping
-
-    _domain_named(vcpu, domid & 0xFFFF)
+    domain_named(vcpu, domid & 0xFFFF)
     return do_update_va_mapping(vcpu.block, address, value, flags)

@@ -44,11 +44,11 @@ from euxen.cpu import state
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.exits import request_exit
-from euxen.cpu.native.language import load8, load32, load64, native, store8, store64, ult
+from euxen.cpu.native.language import load8, load64, native, store8, store64, ult
 from euxen.hypervisor.descriptors import do_set_gdt, do_update_descriptor
 from euxen.hypervisor.event_channel import evtchn_of, set_pending, unmask, vcpu_of
-from euxen.hypervisor.guest_access import LOAD, STORE, copy_from_guest, guest_host
-from euxen.hypervisor.mm.mmu import DEFER, do_mmu_update, do_mmuext_op, do_update_va_mapping
+from euxen.hypervisor.guest_access import copy_from_guest, copy_to_guest, get_guest, put_guest
+from euxen.hypervisor.mm.mmu import DEFER, PREEMPTED, do_mmu_update, do_mmuext_op, do_update_va_mapping
 from euxen.hypervisor.records import ECS_IPI, DomainRecord, EvtchnRecord, VcpuRecord
 from euxen.hypervisor.time import (
     do_set_timer_op,
@@ -64,6 +64,8 @@ from euxen.hypervisor.traps import (
 
 EXIT_BLOCKED = int(ExitReason.BLOCKED)
 XEN_MAJOR_MINOR = 4 << 16 | 17
+IRET = 1 << 42
+"""What a multicall returns that ends with an iret."""
 MULTICALL_ARGS = MulticallEntry.offsetof("args")
 
 
@@ -101,27 +103,40 @@ def dispatch(block: int, vcpu: int, number: int, a1: int, a2: int, a3: int, a4: 
 
 @native
 def multicall(block: int, vcpu: int, calls: int, count: int) -> int:
-    """HYPERVISOR_multicall. One call that Python has to make sends the rest to Python as well."""
+    """HYPERVISOR_multicall. Before a call that Python has to make, and when time is up, it is preempted."""
     entry = vcpu + VcpuRecord.scratch + 64
     args = entry + MULTICALL_ARGS
     for i in range(count):
+        store64(vcpu + VcpuRecord.continuation, calls)
+        store64(vcpu + VcpuRecord.continuation + 8, count - i)
+        if i and load64(block + CpuBlock.kicked):
+            return PREEMPTED
         if copy_from_guest(block, entry, calls, MulticallEntry.size):
             return -XEN_EFAULT
         number = load64(entry)
-        result = DEFER
-        if number != HYPERVISOR_multicall and number != HYPERVISOR_iret:
+        if number == HYPERVISOR_iret:
+            return IRET
+        result = -XEN_EINVAL
+        if number != HYPERVISOR_multicall:
             result = dispatch(block, vcpu, number, load64(args), load64(args + 8), load64(args + 16), load64(args + 24))
         if result == DEFER:
-            env = load64(block + CpuBlock.env)
-            store64(env + state.RDI, calls)
-            store64(env + state.RSI, count - i)
             return DEFER
-        host = guest_host(block, calls + MulticallEntry.result, STORE)
-        if not host:
+        if result == PREEMPTED:
+            return _preempt_call(block, vcpu, calls, count - i)
+        if put_guest(block, calls + MulticallEntry.result, result, 8):
             return -XEN_EFAULT
-        store64(host, result)
         calls += MulticallEntry.size
     return 0
+
+
+@native
+def _preempt_call(block: int, vcpu: int, calls: int, count: int) -> int:
+    """A call of a multicall was preempted: its entry gets the arguments with which it goes on."""
+    if copy_to_guest(block, calls + MULTICALL_ARGS, vcpu + VcpuRecord.continuation, 4 * 8):
+        return -XEN_EFAULT
+    store64(vcpu + VcpuRecord.continuation, calls)
+    store64(vcpu + VcpuRecord.continuation + 8, count)
+    return PREEMPTED
 
 
 @native
@@ -171,10 +186,9 @@ def _event_channel_op(block: int, vcpu: int, command: int, argument: int) -> int
     """EVTCHNOP_send to oneself and EVTCHNOP_unmask; Python does the rest."""
     if command != EVTCHNOP_send and command != EVTCHNOP_unmask:
         return DEFER
-    host = guest_host(block, argument, LOAD)
-    if not host or argument & 0xFFF > 0xFFC:
-        return DEFER
-    port = load32(host)
+    if get_guest(block, argument, 4):
+        return -XEN_EFAULT
+    port = load64(vcpu + VcpuRecord.word)
     domain = load64(vcpu + VcpuRecord.domain)
     channel = evtchn_of(domain, port)
     if not channel:

@@ -37,8 +37,8 @@ from euxen.abi.xen import (
     MmuUpdate,
 )
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import and64, call2, call3, copy, fill, load32, load64, native, or64, store32, store64
-from euxen.hypervisor.guest_access import LOAD, STORE, addr_ok, copy_from_guest, guest_host
+from euxen.cpu.native.language import and64, call2, call3, copy, fill, load32, load64, native, or64, store64
+from euxen.hypervisor.guest_access import LOAD, addr_ok, copy_from_guest, get_guest, guest_host, put_guest
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.page import frame_of, get_page_from_mfn, host_of, level_of, page_of, put_page
 from euxen.hypervisor.mm.pagetable import (
@@ -57,6 +57,8 @@ MMU_UPDATE_PREEMPTED = 1 << 31
 PSE = 0x80
 DEFER = 1 << 40
 """What a native hypercall returns when Python has to take it from the start."""
+PREEMPTED = 1 << 41
+"""What it returns when it has to be made again, with the arguments in the vCPU's ``continuation``."""
 
 ARG1 = MmuextOp.offsetof("arg1")
 ARG2 = MmuextOp.offsetof("arg2")
@@ -71,13 +73,21 @@ def is_self(domain: int, domid: int) -> int:
 
 
 @native
-def _put_done(block: int, pdone: int, done: int) -> int:
-    """Add what was done to what the caller's counter says."""
-    if pdone:
-        host = guest_host(block, pdone, STORE)
-        if host:
-            store32(host, done)
+def _done_before(block: int, vcpu: int, count: int, pdone: int) -> int:
+    """How much of a batch that was preempted is done already: the caller's counter knows."""
+    if count & MMU_UPDATE_PREEMPTED and pdone and get_guest(block, pdone, 4) == 0:
+        return load64(vcpu + VcpuRecord.word)
     return 0
+
+
+@native
+def _preempt(vcpu: int, rest: int, count: int, pdone: int, foreign: int) -> int:
+    """Have the rest of a batch done later."""
+    store64(vcpu + VcpuRecord.continuation, rest)
+    store64(vcpu + VcpuRecord.continuation + 8, count | MMU_UPDATE_PREEMPTED)
+    store64(vcpu + VcpuRecord.continuation + 16, pdone)
+    store64(vcpu + VcpuRecord.continuation + 24, foreign)
+    return PREEMPTED
 
 
 @native
@@ -138,11 +148,15 @@ def do_mmu_update(block: int, requests: int, count: int, pdone: int, foreign: in
     count &= 0xFFFF_FFFF
     if count == MMU_UPDATE_PREEMPTED and requests == 0:
         return foreign
+    before = _done_before(block, vcpu, count, pdone)
     count &= ~MMU_UPDATE_PREEMPTED
     request = vcpu + VcpuRecord.scratch
     error = 0
     done = 0
     while done < count:
+        if done and load64(block + CpuBlock.kicked):
+            error = _preempt(vcpu, requests, count - done, pdone, foreign)
+            break
         if copy_from_guest(block, request, requests, MmuUpdate.size):
             error = -XEN_EFAULT
             break
@@ -159,7 +173,8 @@ def do_mmu_update(block: int, requests: int, count: int, pdone: int, foreign: in
             break
         requests += MmuUpdate.size
         done += 1
-    _put_done(block, pdone, done)
+    if pdone:
+        put_guest(block, pdone, before + done, 4)
     return error
 
 
@@ -372,11 +387,15 @@ def do_mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: i
     count &= 0xFFFF_FFFF
     if count == MMU_UPDATE_PREEMPTED and operations == 0:
         return foreign
+    before = _done_before(block, vcpu, count, pdone)
     count &= ~MMU_UPDATE_PREEMPTED
     op = vcpu + VcpuRecord.scratch
     error = 0
     done = 0
     while done < count:
+        if done and load64(block + CpuBlock.kicked):
+            error = _preempt(vcpu, operations, count - done, pdone, foreign)
+            break
         if copy_from_guest(block, op, operations, MmuextOp.size):
             error = -XEN_EFAULT
             break
@@ -385,5 +404,6 @@ def do_mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: i
             break
         operations += MmuextOp.size
         done += 1
-    _put_done(block, pdone, done)
+    if pdone:
+        put_guest(block, pdone, before + done, 4)
     return error

@@ -123,14 +123,19 @@ def free_frame(machine: int, frame: int) -> int:
 
 
 @native
-def assign_page(domain: int, frame: int) -> int:
-    """Make a frame the domain's (assign_pages): one reference, which PGC_allocated stands for."""
+def own_page(domain: int, frame: int) -> int:
+    """Make a frame the domain's, without counting it: one reference, which PGC_allocated stands for."""
     page = page_of(load64(domain + DomainRecord.machine), frame)
     store64(page + PageInfo.owner, domain)
-    store64(page + PageInfo.type_info, 0)
     store64(page + PageInfo.count_info, PGC_allocated | 1)
-    store64(domain + DomainRecord.tot_pages, load64(domain + DomainRecord.tot_pages) + 1)
     return 0
+
+
+@native
+def assign_page(domain: int, frame: int) -> int:
+    """Make a frame the domain's (assign_pages)."""
+    store64(domain + DomainRecord.tot_pages, load64(domain + DomainRecord.tot_pages) + 1)
+    return own_page(domain, frame)
 
 
 @native

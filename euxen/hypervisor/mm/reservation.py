@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from euxen.cpu.native.language import and64, load64, native, store64
+from euxen.cpu.native.language import and64, cas64, load64, native, store64
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm.page import get_page_from_mfn, lock, put_page, unlock
-from euxen.hypervisor.records import MachineRecord, PageInfo
+from euxen.hypervisor.mm.page import get_page_from_mfn, lock, mfn_valid, page_of, put_page, unlock
+from euxen.hypervisor.records import DomainRecord, MachineRecord, PageInfo
 
 
 @native
@@ -22,6 +22,23 @@ def guest_remove_page(domain: int, frame: int) -> int:
         put_page(page)
     put_page(page)
     return 1 if held else 0
+
+
+@native
+def steal_page(domain: int, frame: int) -> int:
+    """Take a frame that a domain holds but uses nowhere, still counted as the domain's; 1 if that is so."""
+    machine = load64(domain + DomainRecord.machine)
+    if not mfn_valid(machine, frame):
+        return 0
+    page = page_of(machine, frame)
+    # With nobody referring to it nobody can change its owner or its type.
+    if cas64(page + PageInfo.count_info, pg.PGC_allocated | 1, 0) != pg.PGC_allocated | 1:
+        return 0
+    if load64(page + PageInfo.owner) != domain:
+        store64(page + PageInfo.count_info, pg.PGC_allocated | 1)
+        return 0
+    store64(page + PageInfo.owner, 0)
+    return 1
 
 
 @native

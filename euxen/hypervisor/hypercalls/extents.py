@@ -1,0 +1,31 @@
+"""What the operations of memory_op have in common. An extent of order n is 2**n frames in a row, aligned."""
+
+from __future__ import annotations
+
+import struct
+
+from euxen.abi.errno import XEN_EPERM, XEN_ESRCH
+from euxen.abi.xen import DOMID_SELF
+from euxen.hypervisor.domain import Domain
+from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.vcpu import Vcpu
+
+MAX_ORDER = 9
+"""The largest extent that a domain without devices may ask for (CONFIG_DOMU_MAX_ORDER)."""
+
+WORD = struct.Struct("<Q")
+
+
+def domain_named(vcpu: Vcpu, domid: int) -> Domain:
+    """The domain that a caller may name: itself."""
+    if domid in (DOMID_SELF, vcpu.domain.domid):
+        return vcpu.domain
+    if vcpu.domain.event_channels.domain_at(domid) is None:
+        raise XenError(XEN_ESRCH)
+    raise XenError(XEN_EPERM)
+
+
+def read_word(vcpu: Vcpu, address: int) -> int:
+    """One frame number of a guest's list. Raises GuestFault."""
+    (value,) = WORD.unpack(vcpu.read(address, 8))
+    return int(value)

@@ -1,0 +1,121 @@
+"""XENMEM_exchange: a PV guest gives frames back and gets others for the same pfns, in one step.
+
+Source: memory_exchange in xen/common/memory.c.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from euxen.abi import memory as abi
+from euxen.abi.errno import XEN_EFAULT, XEN_EINVAL, XEN_ENOMEM, XEN_EPERM
+from euxen.cpu.native.language import signed
+from euxen.hypervisor.domain import Domain
+from euxen.hypervisor.errors import Continuation, GuestFault, XenError
+from euxen.hypervisor.hypercalls.extents import MAX_ORDER, WORD, domain_named, read_word
+from euxen.hypervisor.mm import page as pg
+from euxen.hypervisor.mm import reservation
+from euxen.hypervisor.vcpu import Vcpu
+
+CHUNKS_AT_ONCE = 32
+NR_EXCHANGED = abi.XenMemoryExchange.offsets["nr_exchanged"]
+
+
+def memory_exchange(vcpu: Vcpu, argument: int) -> int:
+    """Exchange, and tell the caller in ``nr_exchanged`` how many of its extents are done."""
+    op = abi.XenMemoryExchange.unpack_from(vcpu.read(argument, abi.XenMemoryExchange.size))
+    try:
+        _exchange(vcpu, op)
+    finally:
+        vcpu.write(argument + NR_EXCHANGED, WORD.pack(op.nr_exchanged))
+    if op.nr_exchanged < op.in_.nr_extents:
+        raise Continuation(abi.XENMEM_exchange, argument)
+    return 0
+
+
+def _exchange(vcpu: Vcpu, op: abi.XenMemoryExchange) -> None:
+    """Check the request and exchange as much as is done at once."""
+    inside, outside = op.in_, op.out
+    if max(inside.extent_order, outside.extent_order) > MAX_ORDER:
+        raise XenError(XEN_EPERM)
+    sizes = [extents.nr_extents << extents.extent_order for extents in (inside, outside)]
+    if op.nr_exchanged > inside.nr_extents or inside.domid != outside.domid:
+        raise XenError(XEN_EINVAL)
+    if sizes[0] != sizes[1] or max(sizes) >> 64:
+        raise XenError(XEN_EINVAL)
+    domain = domain_named(vcpu, inside.domid)
+    # A chunk is one extent of the larger kind, and as many of the smaller as that takes.
+    order = max(inside.extent_order, outside.extent_order)
+    given, taken = 1 << (order - inside.extent_order), 1 << (order - outside.extent_order)
+    chunk = op.nr_exchanged // given
+    op.nr_exchanged = chunk * given
+    for number in range(chunk, min(chunk + CHUNKS_AT_ONCE, inside.nr_extents // given)):
+        _Chunk(vcpu, domain, op, number * given, given, number * taken, taken).exchange()
+        op.nr_exchanged = (number + 1) * given
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """One step: ``given`` extents from ``first_given`` on are exchanged for ``taken`` from ``first_taken`` on."""
+
+    vcpu: Vcpu
+    domain: Domain
+    op: abi.XenMemoryExchange
+    first_given: int
+    given: int
+    first_taken: int
+    taken: int
+
+    def exchange(self) -> None:
+        """Raises XenError: with nothing changed, or for a result that could not be told."""
+        stolen: list[int] = []
+        try:
+            self._steal(stolen)
+            runs = self._allocate()
+        except XenError:
+            for frame in stolen:
+                pg.own_page(self.domain.record.address, frame)
+            raise
+        pg.flush_domain_tlb(self.domain.record.address)
+        for frame in stolen:
+            pg.free_frame(self.domain.machine.record.address, frame)
+        self._give(runs)
+
+    def _steal(self, stolen: list[int]) -> None:
+        """Take the frames that are given, adding each to ``stolen``. Raises XenError."""
+        inside = self.op.in_
+        for number in range(self.first_given, self.first_given + self.given):
+            first = signed(read_word(self.vcpu, inside.extent_start + 8 * number))
+            for frame in range(first, first + (1 << inside.extent_order)):
+                if not reservation.steal_page(self.domain.record.address, frame):
+                    raise XenError(XEN_EINVAL)
+                stolen.append(frame)
+
+    def _allocate(self) -> list[int]:
+        """The first frames of the extents that are taken, which belong to nobody yet. Raises XenError."""
+        machine, order = self.domain.machine, self.op.out.extent_order
+        runs: list[int] = []
+        for _ in range(self.taken):
+            first = machine.allocate_run(order)
+            if first is None:
+                for run in runs:
+                    for frame in range(run, run + (1 << order)):
+                        pg.free_frame(machine.record.address, frame)
+                raise XenError(XEN_ENOMEM)
+            runs.append(first)
+        return runs
+
+    def _give(self, runs: list[int]) -> None:
+        """Make new frames the domain's, under the pfns that it named, and tell it which they are."""
+        outside, fault = self.op.out, False
+        for number, first in enumerate(runs, self.first_taken):
+            for frame in range(first, first + (1 << outside.extent_order)):
+                pg.own_page(self.domain.record.address, frame)
+            slot = outside.extent_start + 8 * number
+            try:
+                self.domain.machine.set_pfns(first, read_word(self.vcpu, slot), 1 << outside.extent_order)
+                self.vcpu.write(slot, WORD.pack(first))
+            except GuestFault:
+                fault = True
+        if fault:
+            raise XenError(XEN_EFAULT)
