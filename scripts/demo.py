@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def _shell(guest: DebianGuest) -> int:
-    print("A shell in the guest follows. Type 'poweroff -f' to end it, or Ctrl-] to leave and destroy it.\n")
+    print("A shell in the guest follows. Type 'exit' to power it off, or Ctrl-] to leave and destroy it.\n")
     return _run(guest, guest.initramfs, [], None)
 
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
+from euxen.toolstack.ending import Ending
 from euxen.toolstack.errors import UserError
 from euxen.toolstack.files import read_file
-from euxen.toolstack.foreground import Ending, Foreground, Wakeup
 from euxen.toolstack.kernel.image import read_kernel
 from euxen.toolstack.kernel.layout import GuestKind
 
@@ -92,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Only now, because this loads the engine.
     from euxen.toolstack.create import Request, create, destroy
+    from euxen.toolstack.foreground import Foreground, Wakeup
     from euxen.toolstack.machine import Host, memory_for
 
     host = Host(memory_for(memory), _progress())
@@ -165,6 +166,6 @@ def _tell(ending: Ending, name: str, timeout: float | None, crash: str | None, l
     elif ending is Ending.SUSPEND:
         print(f"euxen: {name} suspended itself, and was destroyed.", file=sys.stderr)
     elif ending is Ending.LEFT:
-        print(f"euxen: {name} was left with Ctrl-], and was destroyed.", file=sys.stderr)
+        print(f"\neuxen: {name} was left with Ctrl-], and was destroyed.", file=sys.stderr)
     elif ending is Ending.TIMEOUT:
         print(f"euxen: {name} was destroyed after {timeout:g} s.", file=sys.stderr)

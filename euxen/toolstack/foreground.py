@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 import os
 import selectors
 import sys
@@ -14,9 +13,9 @@ import tty
 from collections.abc import Iterator
 from types import TracebackType
 
-from euxen.abi.sched import SHUTDOWN_poweroff, SHUTDOWN_reboot, SHUTDOWN_suspend
 from euxen.hypervisor.pcpu import Pcpu
 from euxen.toolstack.create import RunningDomain
+from euxen.toolstack.ending import Ending, ending_of
 from euxen.toolstack.machine import Host
 
 ESCAPE = b"\x1d"
@@ -25,20 +24,6 @@ READ_SIZE = 4096
 LONGEST_WAIT = 3600.0
 LAST_WORDS = 1.0
 """How long, in seconds, somebody who reads slowly has for what the domain said last."""
-
-
-class Ending(enum.Enum):
-    """How a domain's run ended."""
-
-    POWEROFF = "poweroff"
-    REBOOT = "reboot"
-    CRASH = "crash"
-    SUSPEND = "suspend"
-    TIMEOUT = "timeout"
-    LEFT = "left"
-
-
-ENDINGS = {SHUTDOWN_poweroff: Ending.POWEROFF, SHUTDOWN_reboot: Ending.REBOOT, SHUTDOWN_suspend: Ending.SUSPEND}
 
 
 class Wakeup:
@@ -143,7 +128,7 @@ class Foreground:
                     elif not self._forward_input():
                         return Ending.LEFT
                 if self._ended.is_set():
-                    return self._ending()
+                    return ending_of(self._domain.shutdown_code)
                 if self._deadline is not None and time.monotonic() >= self._deadline:
                     return Ending.TIMEOUT
 
@@ -210,7 +195,3 @@ class Foreground:
                 if not self._output or not selector.select(LAST_WORDS):
                     return
                 self._show()
-
-    def _ending(self) -> Ending:
-        code = self._domain.shutdown_code
-        return Ending.CRASH if code is None else ENDINGS.get(code, Ending.CRASH)

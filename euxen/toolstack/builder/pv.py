@@ -253,13 +253,7 @@ class PvBuilder:
         for vcpu in range(XEN_LEGACY_MAX_VCPUS):
             shared_info[SharedInfo.offsetof(f"vcpu_info[{vcpu}]") + VcpuInfo.evtchn_upcall_mask] = 1
         root = self._p2m[self._tables.root]
-        try:
-            self._control.pin_table(self._domid, LEVELS, root)
-        except XenError as error:
-            raise BuildError(
-                f"{self._image.path} asks for memory where Xen's own is, and the hypervisor refuses its page tables "
-                f"({error}); check its XEN_ELFNOTE_INIT_P2M."
-            ) from error
+        self._control.pin_table(self._domid, LEVELS, root)
         registers = CpuUserRegs(
             rip=self._layout.virt_entry,
             rsp=stack.vend,

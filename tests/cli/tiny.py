@@ -1,0 +1,31 @@
+"""Guests of a few instructions, each of which ends in its own way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from assembler import assemble
+from toolstack.kernel.elf_writer import Elf, Load, pv_notes
+
+BASE = 0x100000
+SCHED_OP = "mov $29, %eax; syscall"
+
+SHUTDOWN = f"""
+    mov $2, %edi
+    lea reason(%rip), %rsi
+    {SCHED_OP}
+    ud2
+reason: .long {{reason}}
+"""
+"""SCHEDOP_shutdown."""
+BLOCK = f"again: mov $1, %edi; {SCHED_OP}; jmp again"
+"""Wait for events, of which none ever comes."""
+SPIN = "again: jmp again"
+INVALID = "ud2"
+"""An exception that the guest has no handler for."""
+
+
+def kernel(path: Path, code: str, *notes: bytes) -> Path:
+    """Write a PV kernel that executes ``code``."""
+    path.write_bytes(Elf(loads=[Load(BASE, assemble(code, origin=BASE))], notes=pv_notes(*notes)).build())
+    return path
