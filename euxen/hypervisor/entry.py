@@ -24,7 +24,7 @@ from euxen.cpu.block import CpuBlock
 from euxen.cpu.descriptor import NO_DESCRIPTOR, code_fault, install, stack_fault
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.exits import request_exit
-from euxen.cpu.native.language import call4, load32, load64, native, store8, store64
+from euxen.cpu.native.language import call4, load32, load64, native, shr, store8, store32, store64
 from euxen.hypervisor.guest_access import copy_from_guest
 from euxen.hypervisor.hypercalls.native import IRET, dispatch, multicall
 from euxen.hypervisor.mm.mmu import DEFER, PREEMPTED
@@ -209,8 +209,11 @@ def do_iret(block: int, vcpu: int, env: int) -> int:
     store8(info + VcpuInfo.evtchn_upcall_mask, 0 if flags & state.IF else 1)
     store64(vcpu + VcpuRecord.async_exception_mask, 0)
     ss = load64(frame + IretContext.ss) & 0xFFFF
-    if load64(frame + IretContext.flags) & VGCF_in_syscall:
+    canonical = shr(load64(frame + IretContext.rip) + (1 << 47), 48) == 0
+    if load64(frame + IretContext.flags) & VGCF_in_syscall and canonical:
         # As by SYSRET: flat segments, and RCX and R11 say where to and with which flags.
+        new_flags &= ~state.NT
+        state.set_rflags(block, new_flags & ~state.RF)
         store64(env + state.RCX, load64(frame + IretContext.rip))
         store64(env + state.R11, new_flags)
         compatible = cs | 3 == FLAT_RING3_CS32
@@ -221,7 +224,10 @@ def do_iret(block: int, vcpu: int, env: int) -> int:
         return 0
     store64(env + state.R11, load64(frame + IretContext.r11))
     store64(env + state.RCX, load64(frame + IretContext.rcx))
-    if _load_iret_segments(block, env, cs | 3, ss | 3, cpl):
+    if _load_iret_segments(block, env, cs | 3, ss | 3, cpl) or not canonical:
+        # The frame that the callback gets says with what the guest wanted to go on.
+        store32(env + state.CS + state.SELECTOR, cs | 3)
+        store32(env + state.SS + state.SELECTOR, ss | 3)
         failsafe(block)
     return 0
 

@@ -28,6 +28,8 @@ from euxen.cpu.unicorn.library import Functions
 
 VECTOR_UD, VECTOR_GP = 6, 13
 CR4_TSD = 1 << 2
+SEP = 1 << 11
+"""CPUID.1:EDX, the first of the feature words."""
 
 
 @native
@@ -59,10 +61,11 @@ def syscall(env: int, length: int) -> int:
 
 
 @native
-def sysenter(env: int, length: int) -> int:
-    """``helper_sysenter``."""
+def sysenter(env: int, return_address: int) -> int:
+    """``helper_sysenter``: AMD's CPUs do not have it in long mode. Where it was is not known to the entry."""
     block = block_of(env)
-    store64(env + state.RIP, load64(env + state.RIP) + (length & 0xFF))
+    if not load64(env + layout.ENV_FEATURES) & SEP:
+        raise_trap(env, VECTOR_UD, 0, return_address)
     call2(load64(block + CpuBlock.on_syscall), block, 1)
     return 0
 

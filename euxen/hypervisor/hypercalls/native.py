@@ -81,9 +81,9 @@ def dispatch(block: int, vcpu: int, number: int, a1: int, a2: int, a3: int, a4: 
     if number == HYPERVISOR_stack_switch:
         return _stack_switch(vcpu, a1, a2)
     if number == HYPERVISOR_set_segment_base:
-        return _set_segment_base(block, a1, a2)
+        return _set_segment_base(block, a1 & 0xFFFF_FFFF, a2)
     if number == HYPERVISOR_fpu_taskswitch:
-        return _fpu_taskswitch(block, vcpu, a1)
+        return _fpu_taskswitch(block, vcpu, a1 & 0xFFFF_FFFF)
     if number == HYPERVISOR_update_descriptor:
         return do_update_descriptor(block, a1, a2)
     if number == HYPERVISOR_set_timer_op:
