@@ -79,6 +79,8 @@ size_t strlen(const char *text);
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 #define barrier() asm volatile("" ::: "memory")
+/* For a function whose assembler has labels. */
+#define ONLY_ONCE __attribute__((noipa))
 /* Read what others write. */
 #define READ_ONCE(place) (*(volatile typeof(place) *)&(place))
 
@@ -307,11 +309,12 @@ static inline u64 rdtsc(void)
 
 /* ---- User mode ---- */
 
-/* What HYPERVISOR_iret takes, and RDI. */
+/* What HYPERVISOR_iret takes, two registers, and the stack for traps; 0 is the current one. */
 struct user_context {
     u64 rip, cs, rflags, rsp, ss;
     u64 vgcf_flags;
     u64 rdi, rsi;
+    u64 kernel_rsp;
 };
 
 #define USER_STACK_SIZE (4 * PAGE_SIZE)

@@ -97,6 +97,7 @@ entry_points:
     entry = entry + 1
     .endr
 
+    .globl enter_kernel
 enter_kernel:
     .irp register, rdi, rsi, rdx, rcx, rax, r8, r9, r10, r11, rbx, rbp, r12, r13, r14, r15
     push %\register
@@ -124,7 +125,9 @@ enter_user:
     mov %rdi, %rbx
     mov %rsp, kernel_stack_pointer
     mov $FLAT_KERNEL_SS, %edi
-    mov %rsp, %rsi
+    mov 64(%rbx), %rsi
+    test %rsi, %rsi
+    cmovz %rsp, %rsi
     HYPERCALL(stack_switch)
     pushq 32(%rbx)
     pushq 24(%rbx)
