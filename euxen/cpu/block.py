@@ -52,7 +52,10 @@ class CpuBlock(Structure):
     on_page_fault: int = u64()
     """``(block, address, error_code)``"""
     on_store: int = u64()
-    """``(block, address, value, bytes)``: a store that the page tables forbid; non-zero if it was done."""
+    """``(block, address, value, bytes)``: a store that the page tables forbid; non-zero if it was done.
+
+    It may change memory and page tables, but no register: the code that stores goes on.
+    """
     on_trap: int = u64()
     """``(block, vector, error_code, software)``"""
     on_syscall: int = u64()

@@ -8,13 +8,13 @@ was to be stored where.
 from __future__ import annotations
 
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import load64, native
+from euxen.cpu.native.language import call1, load64, native
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.mmu import l1_entry_host
 from euxen.hypervisor.mm.page import get_page_from_mfn, host_of, put_page
 from euxen.hypervisor.mm.pagetable import _PAGE_PRESENT, _PAGE_RW, mfn_in, mod_l1_entry
 from euxen.hypervisor.records import DomainRecord, PageInfo, VcpuRecord
-from euxen.hypervisor.traps import finish, is_user
+from euxen.hypervisor.traps import is_user
 
 
 @native
@@ -47,5 +47,7 @@ def store(block: int, address: int, value: int, size: int) -> int:
     put_page(page)
     if error:
         return 0
-    finish(block)
+    # Events wait for the end of the block of code, which may hold registers that a frame would need.
+    if load64(block + CpuBlock.flush_pending):
+        call1(load64(block + CpuBlock.flush_tlb), block)
     return 1
