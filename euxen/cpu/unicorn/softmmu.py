@@ -140,7 +140,8 @@ def translate(block: int, address: int, access: int) -> int:
     env = load64(block + CpuBlock.env)
     entry = entry_of(env, layout.MMU_KERNEL, address)
     kind = layout.TLB_WRITE if access == STORE else layout.TLB_READ
-    if load64(entry + kind) == address & PAGE_MASK:
+    # While a flush is due, the TLB may name memory that is another guest's by now.
+    if load64(entry + kind) == address & PAGE_MASK and not load64(block + CpuBlock.flush_pending):
         return address + load64(entry + layout.TLB_ADDEND)
     if walk(block, load64(block + CpuBlock.root), address, access) != WALK_OK:
         return 0
