@@ -33,6 +33,7 @@ class Host:
         assert pcpu  # every native function has to be known before the library is loaded
         try:
             cache = cache_directory()
+            cache.mkdir(parents=True, exist_ok=True)
             library.load(cache, progress)
             UnicornEngine.prepare(cache)
         except LibraryError as error:
