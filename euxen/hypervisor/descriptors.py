@@ -7,10 +7,18 @@ from euxen.abi.errno import XEN_EFAULT, XEN_EINVAL
 from euxen.cpu import state
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import load64, native, signed, store64
-from euxen.hypervisor.guest_access import LOAD, copy_from_guest, guest_host
+from euxen.hypervisor.guest_access import copy_from_guest
 from euxen.hypervisor.mm import page as pg
+from euxen.hypervisor.mm.mmu import l1_entry_host
 from euxen.hypervisor.mm.page import get_page_from_mfn, host_of, put_page
-from euxen.hypervisor.mm.pagetable import check_descriptor, get_page_type, put_page_and_type, put_page_type
+from euxen.hypervisor.mm.pagetable import (
+    _PAGE_PRESENT,
+    check_descriptor,
+    get_page_type,
+    mfn_in,
+    put_page_and_type,
+    put_page_type,
+)
 from euxen.hypervisor.records import DomainRecord, PageInfo, VcpuRecord
 
 ACCESSED = state.DESC_ACCESSED << 32
@@ -36,18 +44,42 @@ def _reserved_entry(selector: int) -> int:
 
 
 @native
-def _entry_host(block: int, vcpu: int, selector: int) -> int:
-    """Where the descriptor of a selector is, or 0."""
-    index = (selector & 0xFFFF) >> 3
-    if selector & 4:
-        if index >= load64(vcpu + VcpuRecord.ldt_ents):
-            return 0
-        return guest_host(block, load64(vcpu + VcpuRecord.ldt_base) + index * 8, LOAD)
-    if index >= load64(vcpu + VcpuRecord.gdt_ents):
+def _gdt_page(vcpu: int, index: int) -> int:
+    """The page of the GDT that an entry is in, or 0. It is one of descriptors for as long as the GDT is in use."""
+    if index >= load64(vcpu + VcpuRecord.gdt_ents) + ENTRIES_PER_FRAME - 1 & -ENTRIES_PER_FRAME:
         return 0
-    frame = load64(vcpu + VcpuRecord.gdt_frames + index // ENTRIES_PER_FRAME * 8)
     machine = load64(load64(vcpu + VcpuRecord.domain) + DomainRecord.machine)
-    return host_of(machine, frame) + index % ENTRIES_PER_FRAME * 8
+    return pg.page_of(machine, load64(vcpu + VcpuRecord.gdt_frames + index // ENTRIES_PER_FRAME * 8))
+
+
+@native
+def _get_ldt_page(block: int, vcpu: int, index: int) -> int:
+    """The page of the LDT that an entry is in, or 0 (pv_map_ldt_shadow_page).
+
+    Takes references of both kinds: memory of another's, or that the guest writes to, is no table.
+    """
+    if index >= load64(vcpu + VcpuRecord.ldt_ents):
+        return 0
+    host = l1_entry_host(block, load64(vcpu + VcpuRecord.ldt_base) + index * 8)
+    if not host or not load64(host) & _PAGE_PRESENT:
+        return 0
+    page = get_page_from_mfn(load64(vcpu + VcpuRecord.domain), mfn_in(load64(host)))
+    if page and get_page_type(page, pg.PGT_seg_desc_page):
+        put_page(page)
+        return 0
+    return page
+
+
+@native
+def _read_entry(vcpu: int, page: int, index: int, load: int) -> int:
+    """The descriptor of an entry in a page of them, or -1 for none; ``load``: mark it as accessed."""
+    machine = load64(load64(vcpu + VcpuRecord.domain) + DomainRecord.machine)
+    host = host_of(machine, pg.frame_of(machine, page)) + index % ENTRIES_PER_FRAME * 8
+    value = load64(host)
+    if load and not value & ACCESSED and value & (state.DESC_S << 32):
+        value |= ACCESSED
+        store64(host, value)
+    return value if value else -1
 
 
 @native
@@ -57,17 +89,17 @@ def descriptor(block: int, selector: int, load: int, _unused: int) -> int:
         return -1
     if not selector & 4 and selector & 0xFFFF >= FIRST_RESERVED_SELECTOR:
         return _reserved_entry(selector & 0xFFFF)
-    host = _entry_host(block, load64(block + CpuBlock.vcpu), selector)
-    if not host:
-        return -1
-    # An LDT is ordinary memory to us until it is loaded: check it as Xen does when it maps the page.
-    value = check_descriptor(load64(host))
-    if not value:
-        return -1
-    if load and not value & ACCESSED and value & (state.DESC_S << 32):
-        value |= ACCESSED
-        store64(host, value)
-    return value
+    vcpu = load64(block + CpuBlock.vcpu)
+    index = (selector & 0xFFFF) >> 3
+    if selector & 4:
+        page = _get_ldt_page(block, vcpu, index)
+        if not page:
+            return -1
+        value = _read_entry(vcpu, page, index, load)
+        put_page_and_type(page)
+        return value
+    page = _gdt_page(vcpu, index)
+    return _read_entry(vcpu, page, index, load) if page else -1
 
 
 @native

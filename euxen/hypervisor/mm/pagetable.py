@@ -9,6 +9,7 @@ Source: xen/arch/x86/mm.c and xen/arch/x86/pv/mm.h, promote_*, demote_*, get_pag
 
 from __future__ import annotations
 
+from euxen.abi.arch_x86_xen import FIRST_RESERVED_GDT_BYTE, FLAT_KERNEL_CS
 from euxen.abi.errno import XEN_EBUSY, XEN_EINVAL, XEN_EPERM
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import call2, call4, cas64, copy, load64, native, shr, signed, store64
@@ -412,7 +413,8 @@ def check_descriptor(descriptor: int) -> int:
     """A descriptor as Xen lets a 64-bit guest have it, or 0 if it can't have it (check_descriptor).
 
     A descriptor that is not present always faults, so it is harmless. Code and data are all right at any
-    base and limit, as paging protects Xen. Of the others, call gates are let through; they are never taken.
+    base and limit, as paging protects Xen. Of the others a call gate is let through, made one for ring 0 so that
+    it is never taken; its selector keeps for what it was.
     """
     high = shr(descriptor, 32)
     if not high & 0x8000:
@@ -423,6 +425,9 @@ def check_descriptor(descriptor: int) -> int:
     if not high & 0x1000:
         if kind == 0:
             return descriptor
-        if kind != 0x0C00 or high & 0xFF:
+        selector = (descriptor >> 16) & 0xFFFF
+        xens = not selector & 4 and selector >= FIRST_RESERVED_GDT_BYTE and selector != FLAT_KERNEL_CS
+        if kind != 0x0C00 or high & 0xFF or xens:
             return 0
+        return (descriptor & 0xFFFF) | ((selector | 3) << 16) | ((high & ~(3 << 13)) << 32)
     return (descriptor & 0xFFFF_FFFF) | (high << 32)
