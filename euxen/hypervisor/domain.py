@@ -13,8 +13,8 @@ from euxen.cpu.cpuid import Leaf
 from euxen.cpu.native.memory import Memory, Record
 from euxen.hypervisor.event_channels import EventChannels
 from euxen.hypervisor.machine import PAGE_SIZE, Machine, OutOfMemory
+from euxen.hypervisor.mm import heap, teardown
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm import teardown
 from euxen.hypervisor.records import DomainRecord, PageInfo, VcpuRecord
 from euxen.hypervisor.vcpu import Vcpu
 
@@ -83,7 +83,7 @@ class Domain:
             raise OutOfMemory
         if self.machine.record["free_pages"] < count:
             raise OutOfMemory
-        frames = [pg.alloc_frame(self.machine.record.address) for _ in range(count)]
+        frames = [self.machine.alloc_xen_frame() for _ in range(count)]
         for frame in frames:
             pg.assign_page(self.record.address, frame)
         return frames
@@ -155,7 +155,7 @@ class Domain:
             self.record["block"] = 0
             self.engine.close()
             self.engine = None
-        pg.free_frame(self.machine.record.address, self.shared_info_frame)
+        heap.free_frame(self.machine.record.address, self.shared_info_frame)
 
     def _relinquish_memory(self) -> None:
         """Unpin every page table, then drop the reference by which the domain holds each page."""

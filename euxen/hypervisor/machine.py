@@ -16,12 +16,11 @@ from pathlib import Path
 from euxen.abi.xen import DOMID_FIRST_RESERVED
 from euxen.cpu.native.memory import Memory, Record
 from euxen.hypervisor.clock import HostClock
-from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm import reservation
+from euxen.hypervisor.mm import heap
 from euxen.hypervisor.mm.pagetable import FIRST_XEN_SLOT, LAST_XEN_SLOT
+from euxen.hypervisor.records import PAGE_SIZE as PAGE_SIZE
 from euxen.hypervisor.records import MachineRecord, PageInfo
 
-PAGE_SIZE = pg.PAGE_SIZE
 MIN_MEMORY = 8 << 20
 DEFAULT_TSC_KHZ = 2_000_000
 
@@ -44,7 +43,7 @@ class Machine:
         self.ram = memoryview(self._ram)
         self.ram_address = ctypes.addressof(ctypes.c_char.from_buffer(self._ram))
         self.frame_table = Memory(self.frames * PageInfo.size)
-        self._free_stack = Memory(self.frames * 8)
+        self._heap = Memory(-(-self.frames // 64) * 8)
         self._xen_slots = Memory((LAST_XEN_SLOT - FIRST_XEN_SLOT + 1) * 8)
         self.record = Record(MachineRecord)
         self.clock = HostClock()
@@ -70,9 +69,9 @@ class Machine:
     def _fill_record(self) -> None:
         record = self.record
         record["ram"], record["frames"] = self.ram_address, self.frames
-        record["frame_table"], record["free_stack"] = self.frame_table.address, self._free_stack.address
+        record["frame_table"] = self.frame_table.address
+        record["heap"], record["heap_words"] = self._heap.address, self._heap.size // 8
         record["xen_slots"] = self._xen_slots.address
-        record["free_pages"] = self.frames
         record["tsc_mul"] = (self.tsc_khz << 32) // 1_000_000
         self.clock.install(record)
 
@@ -82,8 +81,7 @@ class Machine:
         # Superpages have to be aligned, and frame 0 is never handed out: 0 means "none" in many places.
         first = SUPERPAGE // PAGE_SIZE
         l3, l2 = 1, 2
-        self.record["next_fresh"] = first + table_frames
-        self.record["free_pages"] = self.frames - first - table_frames
+        heap.add_frames(self.record.address, first + table_frames, self.frames - first - table_frames)
         self.record["m2p"] = self.ram_address + first * PAGE_SIZE
         entries = memoryview(self._ram).cast("Q")
         self.m2p = entries[first * 512 : first * 512 + self.frames]
@@ -111,8 +109,8 @@ class Machine:
 
     def allocate_run(self, order: int) -> int | None:
         """Take ``2 ** order`` frames in a row that belong to nobody; the first, or None if there are none."""
-        first = pg.alloc_frame(self.record.address) if order == 0 else reservation.alloc_run(self.record.address, order)
-        return first if first >= 0 else None
+        first = heap.alloc_frames(self.record.address, order)
+        return first if first != heap.NONE else None
 
     def set_pfns(self, first: int, pfn: int, count: int) -> None:
         """Say in the machine-to-physical table that frames are those of the pfns from ``pfn`` on."""
@@ -121,8 +119,8 @@ class Machine:
 
     def alloc_xen_frame(self) -> int:
         """Take a zeroed frame for Xen's own use. Raises OutOfMemory."""
-        number = pg.alloc_frame(self.record.address)
-        if number < 0:
+        number = self.allocate_run(0)
+        if number is None:
             raise OutOfMemory
         return number
 

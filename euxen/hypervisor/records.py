@@ -18,6 +18,11 @@ class PageInfo(Structure):
     linear: int = u64()  # same-level entries that a page table has (> 0), or tables that it is used in so (< 0)
 
 
+PAGE_SHIFT, PAGE_SIZE = 12, 4096
+PAGE_INFO_SHIFT = 5
+assert PageInfo.size == 1 << PAGE_INFO_SHIFT
+
+
 class MachineRecord(Structure):
     """One machine: its memory and its clock."""
 
@@ -26,9 +31,10 @@ class MachineRecord(Structure):
     frame_table: int = u64()  # PageInfo[frames]
     m2p: int = u64()  # machine-to-physical table, a word per frame
     xen_slots: int = u64()  # the entries that Xen puts into slots 256 to 271 of every top-level table
-    free_stack: int = u64()  # frames that were given back, as a stack of their numbers
-    free_count: int = u64()  # how many are on it
-    next_fresh: int = u64()  # first frame never handed out so far
+    heap: int = u64()  # a bit per frame: set where it is free
+    heap_words: int = u64()
+    heap_hint: int = u64()  # the word in which a free frame was found last
+    heap_top: int = u64()  # no frame from here on was ever handed out
     heap_lock: int = u64()
     free_pages: int = u64()  # all frames that can be allocated
     clock: int = u64()  # function: (machine) -> ns of system time

@@ -13,8 +13,8 @@ from euxen.cpu.native.language import signed
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import Continuation, GuestFault, XenError
 from euxen.hypervisor.hypercalls.extents import MAX_ORDER, WORD, domain_named, read_word
+from euxen.hypervisor.mm import heap, reservation
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm import reservation
 from euxen.hypervisor.vcpu import Vcpu
 
 CHUNKS_AT_ONCE = 32
@@ -78,7 +78,7 @@ class _Chunk:
             raise
         pg.flush_domain_tlb(self.domain.record.address)
         for frame in stolen:
-            pg.free_frame(self.domain.machine.record.address, frame)
+            heap.free_frame(self.domain.machine.record.address, frame)
         self._give(runs)
 
     def _steal(self, stolen: list[int]) -> None:
@@ -100,7 +100,7 @@ class _Chunk:
             if first is None:
                 for run in runs:
                     for frame in range(run, run + (1 << order)):
-                        pg.free_frame(machine.record.address, frame)
+                        heap.free_frame(machine.record.address, frame)
                 raise XenError(XEN_ENOMEM)
             runs.append(first)
         return runs

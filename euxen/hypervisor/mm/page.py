@@ -8,11 +8,11 @@ of its entries was found to be harmless. Everything else here is bookkeeping for
 from __future__ import annotations
 
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import cas64, fill, load64, native, shr, signed, store64, ult
-from euxen.hypervisor.records import DomainRecord, MachineRecord, PageInfo
-
-PAGE_SHIFT = 12
-PAGE_SIZE = 4096
+from euxen.cpu.native.language import cas64, load64, native, shr, signed, store64, ult
+from euxen.hypervisor.mm.heap import free_frame
+from euxen.hypervisor.records import PAGE_INFO_SHIFT, DomainRecord, MachineRecord, PageInfo
+from euxen.hypervisor.records import PAGE_SHIFT as PAGE_SHIFT
+from euxen.hypervisor.records import PAGE_SIZE as PAGE_SIZE
 
 # PageInfo.type_info
 PGT_none = 0
@@ -31,11 +31,7 @@ PGT_count_mask = (1 << 55) - 1
 # PageInfo.count_info
 PGC_allocated = signed(1 << 63)
 PGC_xen_heap = 1 << 62
-PGC_need_scrub = 1 << 61
 PGC_count_mask = (1 << 57) - 1
-
-PAGE_INFO_SHIFT = 5
-assert PageInfo.size == 1 << PAGE_INFO_SHIFT
 
 
 @native
@@ -60,66 +56,6 @@ def mfn_valid(machine: int, frame: int) -> int:
 def host_of(machine: int, frame: int) -> int:
     """Where a frame's contents are in the host's memory (map_domain_page)."""
     return load64(machine + MachineRecord.ram) + (frame << PAGE_SHIFT)
-
-
-@native
-def lock(address: int) -> int:
-    """Take a spinlock: held for a few instructions at a time."""
-    while cas64(address, 0, 1) != 0:
-        pass
-    return 0
-
-
-@native
-def unlock(address: int) -> int:
-    """Give a spinlock back."""
-    store64(address, 0)
-    return 0
-
-
-@native
-def alloc_frame(machine: int) -> int:
-    """Take a frame that belongs to nobody, with zeroes in it; -1 if there is none."""
-    lock(machine + MachineRecord.heap_lock)
-    free = load64(machine + MachineRecord.free_count)
-    fresh = load64(machine + MachineRecord.next_fresh)
-    frame = -1
-    if free:
-        free -= 1
-        frame = load64(load64(machine + MachineRecord.free_stack) + free * 8)
-        store64(machine + MachineRecord.free_count, free)
-    elif fresh < load64(machine + MachineRecord.frames):
-        frame = fresh
-        store64(machine + MachineRecord.next_fresh, fresh + 1)
-    if frame >= 0:
-        store64(machine + MachineRecord.free_pages, load64(machine + MachineRecord.free_pages) - 1)
-    unlock(machine + MachineRecord.heap_lock)
-    if frame >= 0:
-        page = page_of(machine, frame)
-        if load64(page + PageInfo.count_info) & PGC_need_scrub:
-            fill(host_of(machine, frame), 0, PAGE_SIZE)
-        store64(page + PageInfo.count_info, 0)
-        store64(page + PageInfo.type_info, 0)
-        store64(page + PageInfo.owner, 0)
-        store64(page + PageInfo.linear, 0)
-    return frame
-
-
-@native
-def free_frame(machine: int, frame: int) -> int:
-    """Give a frame back to the heap. Nothing may refer to it any more."""
-    page = page_of(machine, frame)
-    store64(page + PageInfo.owner, 0)
-    store64(page + PageInfo.type_info, 0)
-    store64(page + PageInfo.count_info, PGC_need_scrub)
-    store64(load64(machine + MachineRecord.m2p) + frame * 8, -1)
-    lock(machine + MachineRecord.heap_lock)
-    free = load64(machine + MachineRecord.free_count)
-    store64(load64(machine + MachineRecord.free_stack) + free * 8, frame)
-    store64(machine + MachineRecord.free_count, free + 1)
-    store64(machine + MachineRecord.free_pages, load64(machine + MachineRecord.free_pages) + 1)
-    unlock(machine + MachineRecord.heap_lock)
-    return 0
 
 
 @native

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from euxen.cpu.native.language import load64, native, store64
-from euxen.hypervisor.mm.page import alloc_frame, assign_page
+from euxen.hypervisor.mm.heap import alloc_frames
+from euxen.hypervisor.mm.page import assign_page
 from euxen.hypervisor.records import DomainRecord, MachineRecord
 
 
@@ -18,7 +19,7 @@ def populate(domain: int, first_pfn: int, count: int, frames: int) -> int:
     for number in range(count):
         if load64(domain + DomainRecord.tot_pages) >= load64(domain + DomainRecord.max_pages):
             return number
-        frame = alloc_frame(machine)
+        frame = alloc_frames(machine, 0)
         if frame < 0:
             return number
         assign_page(domain, frame)

@@ -1,11 +1,11 @@
-"""Frames that a domain gives back, and runs of frames that it asks for. Source: xen/common/memory.c."""
+"""Frames that a domain gives back. Source: xen/common/memory.c, and steal_page in xen/arch/x86/mm.c."""
 
 from __future__ import annotations
 
 from euxen.cpu.native.language import and64, cas64, load64, native, store64
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm.page import get_page_from_mfn, lock, mfn_valid, page_of, put_page, unlock
-from euxen.hypervisor.records import DomainRecord, MachineRecord, PageInfo
+from euxen.hypervisor.mm.page import get_page_from_mfn, mfn_valid, page_of, put_page
+from euxen.hypervisor.records import DomainRecord, PageInfo
 
 
 @native
@@ -39,27 +39,3 @@ def steal_page(domain: int, frame: int) -> int:
         return 0
     store64(page + PageInfo.owner, 0)
     return 1
-
-
-@native
-def alloc_run(machine: int, order: int) -> int:
-    """Take ``2 ** order`` free frames in a row, aligned, that were never used; the first, or -1.
-
-    Those skipped for the sake of alignment go to the heap.
-    """
-    count = 1 << order
-    lock(machine + MachineRecord.heap_lock)
-    fresh = load64(machine + MachineRecord.next_fresh)
-    first = (fresh + count - 1) & ~(count - 1)
-    if first + count > load64(machine + MachineRecord.frames):
-        unlock(machine + MachineRecord.heap_lock)
-        return -1
-    free = load64(machine + MachineRecord.free_count)
-    for frame in range(fresh, first):
-        store64(load64(machine + MachineRecord.free_stack) + free * 8, frame)
-        free += 1
-    store64(machine + MachineRecord.free_count, free)
-    store64(machine + MachineRecord.next_fresh, first + count)
-    store64(machine + MachineRecord.free_pages, load64(machine + MachineRecord.free_pages) - count)
-    unlock(machine + MachineRecord.heap_lock)
-    return first

@@ -12,7 +12,7 @@ from euxen.hypervisor.records import DomainRecord, MachineRecord, PageInfo
 @native
 def relinquish(machine: int, domain: int) -> int:
     """Drop pins, from the top level down, and then every page's allocation; returns how many pages are left."""
-    end = load64(machine + MachineRecord.next_fresh)
+    end = load64(machine + MachineRecord.heap_top)
     for level in range(4, 0, -1):
         for frame in range(end):
             page = page_of(machine, frame)
