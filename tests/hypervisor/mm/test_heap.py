@@ -59,7 +59,8 @@ def test_a_hole_is_found_and_cleared(machine: Machine) -> None:
 
 def test_random_sequences_agree_with_a_set(machine: Machine) -> None:
     chance = random.Random(4)
-    free, held = machine.record["free_pages"], []
+    free = machine.record["free_pages"]
+    held: list[int] = []
     for _ in range(3000):
         if chance.random() < 0.55:
             order = chance.choice((0, 0, 0, 1, 2, 3, 6, 8))
