@@ -86,6 +86,8 @@ class Vcpu:
         root, user_root = xen_cr3_to_pfn(context.ctrlreg[3]), xen_cr3_to_pfn(context.ctrlreg[1])
         self._check(pagetable.get_page_and_type_from_mfn(domain, root, pg.PGT_l4_page_table))
         record["guest_table"] = root
+        if not pagetable.m2p_strict(domain):
+            pagetable.fill_ro_mpt(domain, root)
         if user_root:
             self._check(pagetable.get_page_and_type_from_mfn(domain, user_root, pg.PGT_l4_page_table))
             record["guest_table_user"] = user_root

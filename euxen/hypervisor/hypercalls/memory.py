@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from euxen.abi import memory as abi
 from euxen.abi.arch_x86_xen import MACH2PHYS_NR_ENTRIES, MACH2PHYS_VIRT_END, MACH2PHYS_VIRT_START
-from euxen.abi.errno import XEN_EACCES, XEN_EINVAL, XEN_ENOSYS, XEN_EOPNOTSUPP, XEN_EPERM
+from euxen.abi.errno import XEN_EACCES, XEN_EINVAL, XEN_ENOSYS, XEN_EOPNOTSUPP, XEN_EPERM, XEN_ESRCH
+from euxen.abi.xen import DOMID_SELF
 from euxen.cpu.native.language import signed
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import Continuation, GuestFault, XenError
@@ -200,17 +201,30 @@ QUERIES: dict[int, Callable[[Vcpu, int], int]] = {
 }
 
 
-def foreign_mmu(vcpu: Vcpu, *_arguments: int) -> int:
-    """mmu_update that names another domain."""
-    domid = _arguments[3] & 0xFFFF
-    domain_named(vcpu, domid)
+def _foreign_owner(vcpu: Vcpu, domid: int) -> None:
+    """A domain that is named as owner of pages, which nobody may be but oneself (get_pg_owner)."""
+    if domid != DOMID_SELF:
+        if domid == vcpu.domain.domid or vcpu.domain.event_channels.domain_at(domid) is None:
+            raise XenError(XEN_ESRCH)
+        raise XenError(XEN_EPERM)
+
+
+def foreign_mmu(vcpu: Vcpu, _requests: int, _count: int, _done: int, foreign: int, *_rest: int) -> int:
+    """mmu_update for page tables of another domain, or with pages of one."""
+    tables = foreign >> 16 & 0xFFFF
+    if tables and vcpu.domain.event_channels.domain_at(tables - 1) is None:
+        raise XenError(XEN_ESRCH)
+    _foreign_owner(vcpu, foreign & 0xFFFF)
     raise XenError(XEN_EPERM)
 
 
-foreign_mmuext = foreign_mmu
+def foreign_mmuext(vcpu: Vcpu, _operations: int, _count: int, _done: int, foreign: int, *_rest: int) -> int:
+    """mmuext_op for another domain."""
+    _foreign_owner(vcpu, foreign & 0xFFFF)
+    raise XenError(XEN_EPERM)
 
 
 def update_va_mapping_otherdomain(vcpu: Vcpu, address: int, value: int, flags: int, domid: int, *_rest: int) -> int:
     """HYPERVISOR_update_va_mapping_otherdomain, for one's own domain."""
-    domain_named(vcpu, domid & 0xFFFF)
+    _foreign_owner(vcpu, domid & 0xFFFF)
     return do_update_va_mapping(vcpu.block, address, value, flags)

@@ -11,6 +11,7 @@ from euxen.abi.xen import (
     VMASST_TYPE_4gb_segments_notify,
     VMASST_TYPE_architectural_iopl,
     VMASST_TYPE_m2p_strict,
+    VMASST_TYPE_pae_extended_cr3,
     VMASST_TYPE_runstate_update_flag,
     VMASST_TYPE_writable_pagetables,
 )
@@ -26,6 +27,7 @@ ASSISTS = {
     VMASST_TYPE_4gb_segments,
     VMASST_TYPE_4gb_segments_notify,
     VMASST_TYPE_writable_pagetables,
+    VMASST_TYPE_pae_extended_cr3,
     VMASST_TYPE_architectural_iopl,
     VMASST_TYPE_runstate_update_flag,
     VMASST_TYPE_m2p_strict,

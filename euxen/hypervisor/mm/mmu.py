@@ -44,12 +44,15 @@ from euxen.hypervisor.mm.page import frame_of, get_page_from_mfn, host_of, level
 from euxen.hypervisor.mm.pagetable import (
     _PAGE_PRESENT,
     PADDR_MASK,
+    fill_ro_mpt,
     get_page_and_type_from_mfn,
     get_page_type,
+    m2p_strict,
     mod_l1_entry,
     mod_ln_entry,
     put_page_and_type,
     put_page_type,
+    zap_ro_mpt,
 )
 from euxen.hypervisor.records import DomainRecord, MachineRecord, PageInfo, VcpuRecord
 
@@ -66,10 +69,16 @@ MAX_LDT_ENTRIES = 8192
 
 
 @native
-def is_self(domain: int, domid: int) -> int:
-    """Whether a domid names the caller."""
-    domid &= 0xFFFF
-    return 1 if domid == DOMID_SELF or domid == load64(domain + DomainRecord.domain_id) else 0
+def is_self(domid: int) -> int:
+    """Whether a domid names the caller as get_pg_owner wants it: nobody may give his own number."""
+    return 1 if domid & 0xFFFF == DOMID_SELF else 0
+
+
+@native
+def owns_tables(domain: int, foreign: int) -> int:
+    """Whether the page tables that mmu_update is for are the caller's: the upper half is their domain's, plus one."""
+    owner = (foreign >> 16) & 0xFFFF
+    return 1 if owner == 0 or owner - 1 == load64(domain + DomainRecord.domain_id) else 0
 
 
 @native
@@ -143,7 +152,7 @@ def do_mmu_update(block: int, requests: int, count: int, pdone: int, foreign: in
     """HYPERVISOR_mmu_update."""
     vcpu = load64(block + CpuBlock.vcpu)
     domain = load64(vcpu + VcpuRecord.domain)
-    if foreign & 0xFFFF_0000 or not is_self(domain, foreign):
+    if not owns_tables(domain, foreign) or not is_self(foreign):
         return DEFER
     count &= 0xFFFF_FFFF
     if count == MMU_UPDATE_PREEMPTED and requests == 0:
@@ -274,6 +283,8 @@ def new_guest_cr3(block: int, frame: int) -> int:
     error = get_page_and_type_from_mfn(domain, frame, pg.PGT_l4_page_table)
     if error:
         return error
+    if not m2p_strict(domain):
+        fill_ro_mpt(domain, frame)
     store64(vcpu + VcpuRecord.guest_table, frame)
     call2(load64(block + CpuBlock.switch_root), block, frame << pg.PAGE_SHIFT)
     if old:
@@ -293,6 +304,8 @@ def _new_user_cr3(block: int, frame: int) -> int:
         error = get_page_and_type_from_mfn(domain, frame, pg.PGT_l4_page_table)
         if error:
             return error
+        if m2p_strict(domain):
+            zap_ro_mpt(domain, frame)
     store64(vcpu + VcpuRecord.guest_table_user, frame)
     call2(load64(block + CpuBlock.switch_user_root), block, frame << pg.PAGE_SHIFT)
     if old:
@@ -381,8 +394,7 @@ def _mmuext(block: int, vcpu: int, op: int) -> int:
 def do_mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: int) -> int:
     """HYPERVISOR_mmuext_op."""
     vcpu = load64(block + CpuBlock.vcpu)
-    domain = load64(vcpu + VcpuRecord.domain)
-    if not is_self(domain, foreign):
+    if not is_self(foreign):
         return DEFER
     count &= 0xFFFF_FFFF
     if count == MMU_UPDATE_PREEMPTED and operations == 0:

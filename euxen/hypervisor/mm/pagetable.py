@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from euxen.abi.arch_x86_xen import FIRST_RESERVED_GDT_BYTE, FLAT_KERNEL_CS
 from euxen.abi.errno import XEN_EBUSY, XEN_EINVAL, XEN_EPERM
+from euxen.abi.xen import VMASST_TYPE_m2p_strict
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import call2, call4, cas64, copy, load64, native, shr, signed, store64
 from euxen.hypervisor.mm import page as pg
@@ -45,6 +46,7 @@ CHECKED_BITS = ~FASTPATH_FLAGS
 
 FIRST_XEN_SLOT = 256
 LAST_XEN_SLOT = 271
+RO_MPT_SLOT = FIRST_XEN_SLOT
 XEN_SLOTS_BYTES = (LAST_XEN_SLOT - FIRST_XEN_SLOT + 1) * 8
 ENTRIES = 512
 
@@ -205,7 +207,30 @@ def _promote_ln(domain: int, page: int, host: int, level: int) -> int:
     if level == 4:
         machine = load64(domain + DomainRecord.machine)
         copy(host + FIRST_XEN_SLOT * 8, load64(machine + MachineRecord.xen_slots), XEN_SLOTS_BYTES)
+        if not m2p_strict(domain):
+            store64(host + RO_MPT_SLOT * 8, 0)
         store64(domain + DomainRecord.nr_l4_pages, load64(domain + DomainRecord.nr_l4_pages) + 1)
+    return 0
+
+
+@native
+def m2p_strict(domain: int) -> int:
+    """Whether a top-level table shows the M2P until programs use it; else it does once a kernel uses it."""
+    return (load64(domain + DomainRecord.vm_assist) >> VMASST_TYPE_m2p_strict) & 1
+
+
+@native
+def fill_ro_mpt(domain: int, frame: int) -> int:
+    """Show the machine-to-physical table in a top-level table."""
+    machine = load64(domain + DomainRecord.machine)
+    store64(host_of(machine, frame) + RO_MPT_SLOT * 8, load64(load64(machine + MachineRecord.xen_slots)))
+    return 0
+
+
+@native
+def zap_ro_mpt(domain: int, frame: int) -> int:
+    """Show it no more."""
+    store64(host_of(load64(domain + DomainRecord.machine), frame) + RO_MPT_SLOT * 8, 0)
     return 0
 
 

@@ -1,12 +1,13 @@
 """Writes of a guest's kernel to its own page tables, which it has mapped read-only.
 
-The kernel stores as if it could; the store is checked like a hypercall and done, or faults as it would
-have. Source: xen/arch/x86/pv/ro-page-fault.c. Xen decodes the instruction; here the engine says what
-was to be stored where.
+With the assist for writable page tables the kernel stores as if it could; the store is checked like a
+hypercall and done, or faults as it would have. Source: xen/arch/x86/pv/ro-page-fault.c. Xen decodes the
+instruction; here the engine says what was to be stored where.
 """
 
 from __future__ import annotations
 
+from euxen.abi.xen import VMASST_TYPE_writable_pagetables
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import call1, load64, native
 from euxen.hypervisor.mm import page as pg
@@ -21,7 +22,9 @@ from euxen.hypervisor.traps import is_user
 def store(block: int, address: int, value: int, size: int) -> int:
     """``CpuBlock.on_store``: 1 if the store was done, 0 if it has to fault."""
     vcpu = load64(block + CpuBlock.vcpu)
-    if is_user(vcpu) or address & (size - 1):
+    domain = load64(vcpu + VcpuRecord.domain)
+    assist = load64(domain + DomainRecord.vm_assist) >> VMASST_TYPE_writable_pagetables
+    if not assist & 1 or is_user(vcpu) or address & (size - 1):
         return 0
     entry_host = l1_entry_host(block, address)
     if not entry_host:
@@ -29,7 +32,6 @@ def store(block: int, address: int, value: int, size: int) -> int:
     entry = load64(entry_host)
     if entry & (_PAGE_PRESENT | _PAGE_RW) != _PAGE_PRESENT:
         return 0
-    domain = load64(vcpu + VcpuRecord.domain)
     machine = load64(domain + DomainRecord.machine)
     page = get_page_from_mfn(domain, mfn_in(entry))
     if not page:
