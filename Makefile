@@ -45,7 +45,7 @@ bench: setup ## measure euxen against real Xen in QEMU
 	@$(VENV)/bin/python -m bench $(BENCH)
 
 docs: setup ## write the parts of docs/ that are made from the code
-	@$(VENV)/bin/python scripts/generate_docs.py
+	@$(VENV)/bin/python -m scripts.generate_docs
 
 clean: ## remove what setup and the tools made; not the cache in ~/.cache/euxen
 	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

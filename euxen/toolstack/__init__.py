@@ -1,1 +1,1 @@
-"""toolstack"""
+"""What libxl and libxenguest do: configurations, kernel images, building, creating and destroying domains."""

@@ -1,0 +1,42 @@
+"""docs/differences.md says which operations of the hypercalls there are: a guest that tries all of them agrees."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+from kernels import boot
+
+from euxen.abi.errno import XEN_ENOSYS
+from scripts.suboperations import FAMILIES, Family, suboperations
+
+
+@functools.cache
+def results() -> dict[tuple[str, int], int]:
+    """What a guest was answered, by hypercall and command."""
+    outcome = boot("operations", "every_command")
+    outcome.check_passed()
+    told = [line.split() for line in outcome.console.splitlines()[:-1]]
+    return {(hypercall, int(command)): int(result) for hypercall, command, result in told}
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.hypercall)
+def test_documented_operations(family: Family) -> None:
+    answers = suboperations(family)
+    for name, number in family.numbers.items():
+        result = results().get((family.hypercall, number))
+        if result is None:
+            assert name in ("SCHEDOP_shutdown", "SCHEDOP_block", "SCHEDOP_poll", "VCPUOP_down", "VCPUOP_send_nmi")
+        elif name in answers["-ENOSYS"]:
+            assert result == -XEN_ENOSYS, name
+        elif name in answers["refused"]:
+            assert result < 0, name
+        else:
+            assert result != -XEN_ENOSYS, name
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.hypercall)
+def test_what_nobody_knows(family: Family) -> None:
+    known = set(family.numbers.values())
+    others = {number: result for (name, number), result in results().items() if name == family.hypercall}
+    assert {number: result for number, result in others.items() if number not in known and result != -XEN_ENOSYS} == {}
