@@ -38,6 +38,7 @@ NOT_IN_C = {
     "ERRNO_NAMES": "made from the constants of errno.py, which are compared; see test_error_names",
     "XEN_EMULATE_PREFIX": "assembler text in C; see test_emulate_prefix",
     "E820Entry": "the BIOS's, not Xen's; see test_e820_entry",
+    "FEATURESET_WORDS": "comments in C, which say which CPUID leaf a word is; see test_cpufeatureset.py",
     "CONST_RING_SIZE": "takes a ring's name in C: see RING_CHECKS",
     "xsd_errors": "pairs with the host's error numbers in C: see XSD_CHECKS",
 }
