@@ -23,6 +23,9 @@ COMMAND_BITS = 6
 COMMAND_MASK = (1 << COMMAND_BITS) - 1
 MAX_EXTENTS = 0xFFFF_FFFF >> COMMAND_BITS
 """As many as fit beside the command where a preempted call says how far it has come."""
+E820MAX = 1024
+E820_ENTRY = struct.Struct("<QQI")
+"""struct e820entry: address, bytes, E820_*."""
 EXTENTS_AT_ONCE = 256
 """After so many, others go first."""
 
@@ -136,7 +139,7 @@ def _memory_map(vcpu: Vcpu, argument: int) -> int:
         raise XenError(XEN_ENOSYS)
     op = abi.XenMemoryMap.unpack_from(vcpu.read(argument, abi.XenMemoryMap.size))
     count = min(op.nr_entries, len(entries))
-    packed = b"".join(struct.pack("<QQI", *entry) for entry in entries[:count])
+    packed = b"".join(E820_ENTRY.pack(*entry) for entry in entries[:count])
     vcpu.write(op.buffer, packed)
     op.nr_entries = count
     vcpu.write(argument, bytes(op))
@@ -145,6 +148,26 @@ def _memory_map(vcpu: Vcpu, argument: int) -> int:
 
 def _privileged_only(vcpu: Vcpu, argument: int) -> int:
     raise XenError(XEN_ENOSYS if vcpu.domain.privileged else XEN_EPERM)
+
+
+def _set_memory_map(vcpu: Vcpu, argument: int) -> int:
+    """XENMEM_set_memory_map: a domain may change its own as well."""
+    op = abi.XenForeignMemoryMap.unpack_from(vcpu.read(argument, abi.XenForeignMemoryMap.size))
+    if op.map.nr_entries > E820MAX:
+        raise XenError(XEN_EINVAL)
+    domain = domain_named(vcpu, op.domid)
+    packed = vcpu.read(op.map.buffer, op.map.nr_entries * E820_ENTRY.size)
+    domain.memory_map = list(E820_ENTRY.iter_unpack(packed))
+    return 0
+
+
+def _claim_pages(vcpu: Vcpu, argument: int) -> int:
+    """XENMEM_claim_pages, which is for those who build domains."""
+    op = abi.XenMemoryReservation.unpack_from(vcpu.read(argument, abi.XenMemoryReservation.size))
+    known = vcpu.domain.event_channels.domain_at(op.domid) is not None
+    if op.extent_start or op.extent_order or op.mem_flags or not known:
+        raise XenError(XEN_EINVAL)
+    return _privileged_only(vcpu, argument)
 
 
 def _without_p2m(vcpu: Vcpu, argument: int) -> int:
@@ -196,8 +219,8 @@ QUERIES: dict[int, Callable[[Vcpu, int], int]] = {
     abi.XENMEM_get_sharing_freed_pages: _nothing_shared,
     abi.XENMEM_get_sharing_shared_pages: _nothing_shared,
     abi.XENMEM_machine_memory_map: _privileged_only,
-    abi.XENMEM_set_memory_map: _privileged_only,
-    abi.XENMEM_claim_pages: _privileged_only,
+    abi.XENMEM_set_memory_map: _set_memory_map,
+    abi.XENMEM_claim_pages: _claim_pages,
 }
 
 
