@@ -22,13 +22,21 @@ if TYPE_CHECKING:
     from euxen.cpu.engine import Engine
 
 SECOND = 1_000_000_000
+DEFAULT_MAX_EVTCHN_PORT = 1023
+"""What xl asks for where nothing else is said: xl.cfg(5), event_channels."""
 
 
 class Domain:
     """A guest, or Domain 0. Its memory and its vCPUs are given to it by whoever builds it."""
 
     def __init__(
-        self, machine: Machine, domid: int, max_pages: int, max_vcpus: int = 1, privileged: bool = False
+        self,
+        machine: Machine,
+        domid: int,
+        max_pages: int,
+        max_vcpus: int = 1,
+        max_evtchn_port: int = DEFAULT_MAX_EVTCHN_PORT,
+        privileged: bool = False,
     ) -> None:
         self.machine = machine
         self.domid = domid
@@ -36,7 +44,7 @@ class Domain:
         self.record = Record(DomainRecord)
         self.max_vcpus = max_vcpus
         self._vcpu_records = Memory(VcpuRecord.size * max_vcpus)
-        self.event_channels = EventChannels(self)
+        self.event_channels = EventChannels(self, max_evtchn_port)
         self.engine: Engine | None = None
         self.cpuid: list[Leaf] = []
         self.shutdown_code: int | None = None

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 VIRQS = VcpuRecord.offsetof("virq_to_evtchn") // 8
 PER_VCPU_VIRQS = {0, 1, 7, 13}
+PORTS_PER_BUCKET = 128
+NR_PIRQS = 16 + 32
+"""Those of a machine without an I/O APIC, and as many as Xen keeps for each guest (extra_guest_irqs)."""
 WORDS = EvtchnRecord.size // 8
 STATUS = {
     ECS_FREE: abi.EVTCHNSTAT_closed,
@@ -45,16 +48,17 @@ STATUS = {
 
 
 class EventChannels:
-    """The ports of one domain. Port 0 is never used."""
+    """The ports of one domain. Port 0 is never used. There are more as they are needed, a bucket at a time."""
 
-    def __init__(self, domain: Domain) -> None:
+    def __init__(self, domain: Domain, max_port: int) -> None:
         self.domain = domain
+        self._max_port = min(max_port, native.MAX_PORTS - 1)
         self.domain_at: Callable[[int], Domain | None] = lambda domid: None
         self.handlers: dict[int, Callable[[], None]] = {}
         """For a domain whose kernel is this program: what an event on a port calls."""
         self._table = Memory(native.MAX_PORTS * EvtchnRecord.size)
         self._words = self._table.words()
-        domain.record["evtchns"], domain.record["max_evtchns"] = self._table.address, native.MAX_PORTS
+        domain.record["evtchns"], domain.record["max_evtchns"] = self._table.address, PORTS_PER_BUCKET
         self._words[0] = ECS_RESERVED
 
     def _get(self, port: int, field: int) -> int:
@@ -66,8 +70,8 @@ class EventChannels:
 
     @property
     def size(self) -> int:
-        """How many ports there can be; they are numbered below it."""
-        return native.MAX_PORTS
+        """How many ports there are (valid_evtchns); they are numbered below it."""
+        return int(self.domain.record["max_evtchns"])
 
     def pending(self, port: int) -> bool:
         """Whether an event is pending on a port."""
@@ -76,15 +80,19 @@ class EventChannels:
 
     def state(self, port: int) -> int:
         """ECS_* of a port. Raises XenError for a port that does not exist."""
-        if not 0 < port < native.MAX_PORTS:
+        if not 0 < port < self.size:
             raise XenError(XEN_EINVAL)
         return self._get(port, EvtchnRecord.state)
 
     def _free_port(self) -> int:
-        for port in range(1, native.MAX_PORTS):
+        for port in range(1, min(self.size, self._max_port + 1)):
             if self._get(port, EvtchnRecord.state) == ECS_FREE:
                 return port
-        raise XenError(XEN_ENOSPC)
+        if self.size > self._max_port:
+            raise XenError(XEN_ENOSPC)
+        port = self.size
+        self.domain.record["max_evtchns"] = port + PORTS_PER_BUCKET
+        return port
 
     def _vcpu_exists(self, vcpu: int) -> None:
         if vcpu >= self.domain.max_vcpus:
@@ -154,6 +162,10 @@ class EventChannels:
         self._set(port, state=ECS_IPI, notify_vcpu=op.vcpu)
         op.port = port
 
+    def bind_pirq(self, op: abi.EvtchnBindPirq) -> None:
+        """EVTCHNOP_bind_pirq. No domain has been given the interrupt of a device."""
+        raise XenError(XEN_EINVAL if op.pirq >= NR_PIRQS else XEN_EPERM)
+
     def bind_vcpu(self, op: abi.EvtchnBindVcpu) -> None:
         """EVTCHNOP_bind_vcpu."""
         self._vcpu_exists(op.vcpu)
@@ -187,7 +199,7 @@ class EventChannels:
 
     def close_all(self) -> None:
         """Close every port, as when the domain dies or resets."""
-        for port in range(1, native.MAX_PORTS):
+        for port in range(1, self.size):
             if self._get(port, EvtchnRecord.state) != ECS_FREE:
                 self.close(port)
 
@@ -198,7 +210,7 @@ class EventChannels:
     def status(self, op: abi.EvtchnStatus) -> None:
         """EVTCHNOP_status."""
         table = self._named(op.dom)
-        if not 0 <= op.port < native.MAX_PORTS:
+        if not 0 <= op.port < table.size:
             raise XenError(XEN_EINVAL)
         state = table._get(op.port, EvtchnRecord.state)
         op.status = STATUS[state]

@@ -15,8 +15,9 @@ from euxen.cpu.engine import Engine
 from euxen.cpu.native.memory import Memory
 from euxen.cpu.policy import Tsc, default_policy
 from euxen.hypervisor import hypercall_page
-from euxen.hypervisor.domain import Domain
+from euxen.hypervisor.domain import DEFAULT_MAX_EVTCHN_PORT, Domain
 from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.event_channel import MAX_PORTS
 from euxen.hypervisor.machine import PAGE_SIZE, Machine
 from euxen.hypervisor.mm import mmu, populate
 from euxen.hypervisor.mm import page as pg
@@ -34,10 +35,11 @@ class Hypervisor:
         self.machine = machine
         self.make_engine = make_engine
         self.domains: dict[int, Domain] = {}
-        self.domain0 = self._new_domain(max_pages=DOM0_MAX_PAGES, max_vcpus=1, privileged=True)
+        self.domain0 = self._new_domain(DOM0_MAX_PAGES, 1, MAX_PORTS - 1, privileged=True)
 
-    def _new_domain(self, max_pages: int, max_vcpus: int, privileged: bool = False) -> Domain:
-        domain = Domain(self.machine, self.machine.allocate_domid(), max_pages, max_vcpus, privileged)
+    def _new_domain(self, max_pages: int, max_vcpus: int, max_evtchn_port: int, privileged: bool = False) -> Domain:
+        domid = self.machine.allocate_domid()
+        domain = Domain(self.machine, domid, max_pages, max_vcpus, max_evtchn_port, privileged)
         domain.event_channels.domain_at = self.domains.get
         self.domains[domain.domid] = domain
         return domain
@@ -67,12 +69,12 @@ class Control:
             self._check_privilege()
         return domain
 
-    def create_domain(self, max_pages: int, max_vcpus: int = 1) -> int:
+    def create_domain(self, max_pages: int, max_vcpus: int = 1, max_evtchn_port: int = DEFAULT_MAX_EVTCHN_PORT) -> int:
         """XEN_DOMCTL_createdomain: a PV domain without memory; returns its domid."""
         self._check_privilege()
         hypervisor = self._hypervisor
         machine = hypervisor.machine
-        domain = hypervisor._new_domain(max_pages, max_vcpus)
+        domain = hypervisor._new_domain(max_pages, max_vcpus, max_evtchn_port)
         engine = hypervisor.make_engine(machine.ram_address, machine.frames)
         domain.attach(engine)
         shift, multiplier = time_scale(machine.tsc_khz)

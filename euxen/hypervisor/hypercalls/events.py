@@ -18,6 +18,7 @@ OPERATIONS: dict[int, tuple[type[Structure], Operation]] = {
     abi.EVTCHNOP_bind_interdomain: (abi.EvtchnBindInterdomain, EventChannels.bind_interdomain),
     abi.EVTCHNOP_bind_virq: (abi.EvtchnBindVirq, EventChannels.bind_virq),
     abi.EVTCHNOP_bind_ipi: (abi.EvtchnBindIpi, EventChannels.bind_ipi),
+    abi.EVTCHNOP_bind_pirq: (abi.EvtchnBindPirq, EventChannels.bind_pirq),
     abi.EVTCHNOP_close: (abi.EvtchnClose, lambda table, op: table.close(op.port)),
     abi.EVTCHNOP_send: (abi.EvtchnSend, lambda table, op: table.send(op.port)),
     abi.EVTCHNOP_status: (abi.EvtchnStatus, EventChannels.status),

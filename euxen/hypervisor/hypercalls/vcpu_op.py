@@ -48,6 +48,8 @@ def vcpu_op(vcpu: Vcpu, command: int, vcpu_id: int, argument: int, *_rest: int) 
     if command in (abi.VCPUOP_set_singleshot_timer, abi.VCPUOP_stop_singleshot_timer):
         raise XenError(XEN_EINVAL)  # only for oneself
     if command == abi.VCPUOP_send_nmi:
+        if argument:
+            raise XenError(XEN_EINVAL)
         target.record["nmi_pending"] = 1
         return 0
     if command == abi.VCPUOP_get_physid:
