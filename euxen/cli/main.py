@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except UserError as error:
-        print(f"euxen: {error}", file=sys.stderr)
+        for sentence in str(error).splitlines():
+            print(f"euxen: {sentence}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

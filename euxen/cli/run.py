@@ -12,12 +12,11 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from uuid import uuid4
 
+from euxen.toolstack.config.model import MAX_MEMORY, DomainConfig
 from euxen.toolstack.ending import Ending
 from euxen.toolstack.errors import UserError
 from euxen.toolstack.files import read_file
-from euxen.toolstack.kernel.image import read_kernel
 from euxen.toolstack.kernel.layout import GuestKind
 
 EXIT_STATUS = {
@@ -30,6 +29,7 @@ EXIT_STATUS = {
 }
 DEFAULT_MEMORY = 256
 LONGEST_NAME = 255
+LARGEST_CONFIG = 1 << 20
 LOG_LINES = 200
 """How much of Xen's log is kept to be shown after a crash."""
 LOG_LINE = 4096
@@ -44,22 +44,22 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog="Exit status: 0 poweroff, 1 could not be started, 2 wrong usage, 3 reboot, 4 crash, 5 suspend, "
         "6 left with Ctrl-], 124 timeout, 128 and the signal's number if a signal ended it.",
     )
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help="a configuration file as of xl.cfg(5)")
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="a configuration as of xl.cfg(5)")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings that count more than CONFIG's")
     parser.add_argument("--kernel", metavar="FILE", help="the guest's kernel: bzImage or ELF")
     parser.add_argument("--ramdisk", metavar="FILE", help="an initial RAM disk for it")
     parser.add_argument("--extra", metavar="STRING", help="its command line")
     parser.add_argument("--root", metavar="STRING", help="root= for its command line")
     parser.add_argument("--memory", type=_memory, metavar="MIB", help=f"memory in MiB (default {DEFAULT_MEMORY})")
-    parser.add_argument("--name", type=_name, help="the domain's name (default: the kernel's file name)")
+    parser.add_argument("--name", help="the domain's name (default: the kernel's file name)")
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="destroy the domain after this time")
     parser.add_argument("--log", action="store_true", help="show the hypervisor's own log on standard error")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, wrong_usage=parser.error)
 
 
 def _memory(text: str) -> int:
-    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of MiB from 1 to {most}, which this host has")
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_MEMORY:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of MiB from 1 to {MAX_MEMORY}")
     return int(text)
 
 
@@ -73,45 +73,61 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _name(text: str) -> str:
-    if not text.isprintable() or not 1 <= len(text) <= LONGEST_NAME:
-        raise argparse.ArgumentTypeError(f"{text!r} is no name: 1 to {LONGEST_NAME} printable characters are")
-    return text
+def _check_name(name: str) -> None:
+    if not name.isprintable() or not 1 <= len(name) <= LONGEST_NAME:
+        raise UserError(f"{name!r} is no name for a domain: 1 to {LONGEST_NAME} printable characters are.")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the domain and return how it ended."""
-    if not arguments.kernel:
-        raise UserError("No kernel is given: name one with --kernel FILE, or a configuration file.")
-    image = read_kernel(arguments.kernel)
-    image.layout(GuestKind.PV)  # says why, where the kernel cannot be a PV guest
-    memory = (arguments.memory or DEFAULT_MEMORY) << 20
-    ramdisk = _read_ramdisk(arguments.ramdisk, memory) if arguments.ramdisk else b""
-    command_line = " ".join(filter(None, [f"root={arguments.root}" if arguments.root else "", arguments.extra or ""]))
-    name = arguments.name or _printable(Path(arguments.kernel).name)[:LONGEST_NAME]
+    config = (_config_of_file if arguments.config else _config_of_options)(arguments).within(max_vcpus=1)
+    _check_name(config.name)
+    if config.type is not GuestKind.PV:
+        raise UserError(f'{config.name} is to be a {config.type.upper()} guest; euxen runs only type = "pv" yet.')
 
     # Only now, because this loads the engine.
-    from euxen.toolstack.create import Request, create, destroy
+    from euxen.toolstack.create import create, destroy, request_for
     from euxen.toolstack.foreground import Foreground, Wakeup
     from euxen.toolstack.machine import Host, memory_for
 
-    host = Host(memory_for(memory), _progress())
+    request = request_for(config)
+    for warning in config.warnings:
+        print(f"euxen: {warning}", file=sys.stderr)
+    host = Host(memory_for(request.most_memory), _progress())
     log: deque[str] = deque(maxlen=LOG_LINES)
     host.machine.log = _log_to_stderr if arguments.log else log.append
     with Wakeup() as wakeup:
-        running = create(host, Request(name, image, ramdisk, command_line, memory, uuid4()), wakeup.wake)
+        running = create(host, request, wakeup.wake)
         running.domain.console_write = _console_log(host.machine.log, running.domain.domid)
         try:
             ending = Foreground(host, running, wakeup, arguments.timeout).run()
-            _tell(ending, name, arguments.timeout, running.domain.crash_reason, log)
+            _tell(ending, config.name, arguments.timeout, running.domain.crash_reason, log)
         finally:
             destroy(host, running.domain.domid)
     return EXIT_STATUS[ending]
 
 
-def _read_ramdisk(path: str, memory: int) -> bytes:
-    too_large = f"more than the domain's memory, {memory >> 20} MiB; give it more with --memory"
-    return read_file(path, "a RAM disk", memory, too_large)
+def _config_of_file(arguments: argparse.Namespace) -> DomainConfig:
+    for option in ("kernel", "ramdisk", "extra", "root", "memory", "name"):
+        if getattr(arguments, option) is not None:
+            arguments.wrong_usage(f"argument --{option}: not allowed with CONFIG; say {option}=... behind it")
+    path = arguments.config
+    content = read_file(path, "a configuration file", LARGEST_CONFIG, "which no configuration file has")
+    return DomainConfig.from_text(os.fsdecode(content), path, arguments.settings)
+
+
+def _config_of_options(arguments: argparse.Namespace) -> DomainConfig:
+    if not arguments.kernel:
+        raise UserError("No kernel is given: name one with --kernel FILE, or a configuration file.")
+    kernel = Path(arguments.kernel)
+    words = [f"root={arguments.root}" if arguments.root else "", arguments.extra or ""]
+    return DomainConfig(
+        name=_printable(kernel.name)[:LONGEST_NAME] if arguments.name is None else arguments.name,
+        kernel=kernel,
+        ramdisk=Path(arguments.ramdisk) if arguments.ramdisk else None,
+        cmdline=" ".join(filter(None, words)),
+        memory=arguments.memory or DEFAULT_MEMORY,
+    )
 
 
 def _printable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 
 from euxen.abi.io import xs_wire
@@ -34,8 +35,8 @@ class XenStoreClient:
         return self._ask(xs_wire.XS_READ, path).decode()
 
     def write(self, path: str, value: str) -> None:
-        """Set a node's value, making it if it is absent."""
-        self._ask(xs_wire.XS_WRITE, path, tail=value.encode())
+        """Set a node's value, making it if it is absent. Bytes that are no text come as os.fsdecode makes them."""
+        self._ask(xs_wire.XS_WRITE, path, tail=os.fsencode(value))
 
     def write_all(self, directory: str, values: Mapping[str, str]) -> None:
         """Set many nodes below a directory."""

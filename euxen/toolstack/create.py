@@ -8,13 +8,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.xenstore_client import XenStoreRefused
 from euxen.hypervisor.domain import Domain
 from euxen.toolstack.builder.pv import PvBuilder, Rings
-from euxen.toolstack.kernel.image import KernelImage
+from euxen.toolstack.config.model import DomainConfig
+from euxen.toolstack.files import read_file
+from euxen.toolstack.kernel.image import KernelImage, read_kernel
 from euxen.toolstack.machine import Host
 
 PAGE_SHIFT = 12
@@ -30,8 +32,28 @@ class Request:
     ramdisk: bytes
     command_line: str
     memory: int
-    """In bytes."""
+    """What it has, in bytes."""
     uuid: UUID
+    max_memory: int = 0
+    """What it can ever have, in bytes; 0 is what it has."""
+
+    @property
+    def most_memory(self) -> int:
+        """What it can ever have, in bytes."""
+        return max(self.memory, self.max_memory)
+
+
+def request_for(config: DomainConfig) -> Request:
+    """Read what a PV domain is made of. Raises UserError for files that cannot be used."""
+    assert config.kernel is not None  # there are no boot loaders
+    image = read_kernel(config.kernel)
+    image.layout(config.type)  # says why, where the kernel cannot be such a guest
+    memory, ramdisk = config.memory << 20, b""
+    if config.ramdisk is not None:
+        too_large = f"more than the domain's memory, {config.memory} MiB; give it more"
+        ramdisk = read_file(config.ramdisk, "a RAM disk", memory, too_large)
+    uuid = config.uuid or uuid4()
+    return Request(config.name, image, ramdisk, config.cmdline, memory, uuid, config.maxmem << 20)
 
 
 @dataclass(frozen=True)
@@ -48,13 +70,13 @@ def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDom
     Raises UserError, with nothing left behind.
     """
     control = host.control
-    pages = request.memory >> PAGE_SHIFT
-    domid = control.create_domain(pages)
+    pages, max_pages = request.memory >> PAGE_SHIFT, request.most_memory >> PAGE_SHIFT
+    domid = control.create_domain(max_pages)
     try:
         domain = control.domain(domid)
         domain.handle = request.uuid
         rings = Rings(xenstore_port=control.alloc_unbound(domid, 0), console_port=control.alloc_unbound(domid, 0))
-        builder = PvBuilder(control, domid, request.image, pages)
+        builder = PvBuilder(control, domid, request.image, pages, max_pages)
         built = builder.build(request.ramdisk, request.command_line, rings)
         _write_nodes(host, domid, request, built.console_frame, built.xenstore_frame, rings)
         host.services.xenstore.introduce(domid, built.xenstore_frame, rings.xenstore_port)
@@ -79,7 +101,7 @@ def _write_nodes(host: Host, domid: int, request: Request, console: int, xenstor
             "name": request.name,
             "domid": str(domid),
             "cpu/0/availability": "online",
-            "memory/static-max": str(request.memory >> 10),
+            "memory/static-max": str(request.most_memory >> 10),
             "memory/target": str(request.memory >> 10),
             "memory/videoram": "0",
             "device/suspend/event-channel": "",

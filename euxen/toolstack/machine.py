@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -30,6 +31,9 @@ class Host:
 
     def __init__(self, memory: int, progress: Progress = lambda done, total: None) -> None:
         """Start it with ``memory`` bytes. ``progress`` is called while native code has to be compiled."""
+        most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if memory > most:
+            raise UserError(f"The domain would take {memory >> 20} MiB, and this host has {most >> 20} MiB in all.")
         assert pcpu  # every native function has to be known before the library is loaded
         try:
             cache = cache_directory()

@@ -68,11 +68,12 @@ class BuiltDomain:
 class PvBuilder:
     """Builds one domain. ``build`` does it all."""
 
-    def __init__(self, control: Control, domid: int, image: KernelImage, pages: int) -> None:
+    def __init__(self, control: Control, domid: int, image: KernelImage, pages: int, max_pages: int) -> None:
+        """For a domain with so many ``pages``, which its balloon may make ``max_pages``."""
         self._control = control
         self._domid = domid
         self._image = image
-        self._pages = pages
+        self._pages, self._max_pages = pages, max_pages
         self._layout = image.layout(GuestKind.PV)
         assert image.notes is not None
         self._notes = image.notes
@@ -145,7 +146,7 @@ class PvBuilder:
             raise BuildError(
                 f"The machine has not enough free memory for a domain of {self._pages * PAGE_SIZE >> 20} MiB."
             ) from error
-        self._control.set_memory_map(self._domid, [(0, self._pages * PAGE_SIZE, E820_RAM)])
+        self._control.set_memory_map(self._domid, [(0, self._max_pages * PAGE_SIZE, E820_RAM)])
 
     def _allocate(self, name: str, size: int) -> Segment:
         """The next pages, for ``size`` bytes (xc_dom_alloc_segment)."""
