@@ -17,6 +17,7 @@ from euxen.hypervisor.mm import heap, teardown
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.records import DomainRecord, PageInfo, VcpuRecord
 from euxen.hypervisor.vcpu import Vcpu
+from euxen.hypervisor.watchdog import Watchdogs
 
 if TYPE_CHECKING:
     from euxen.cpu.engine import Engine
@@ -50,7 +51,7 @@ class Domain:
         self.shutdown_code: int | None = None
         self.reported_shutdown_code: int | None = None
         self.crash_reason: str | None = None
-        self.watchdogs: dict[int, int] = {}
+        self.watchdogs = Watchdogs(self)
         self.memory_map: list[tuple[int, int, int]] = []
         """What XENMEM_memory_map answers: (address, bytes, E820_*)."""
         self.console_write: Callable[[bytes], None] = lambda data: None

@@ -113,6 +113,7 @@ class Pcpu:
                     self._run(vcpu)
                 else:
                     self._sleep(vcpu)
+                self.domain.watchdogs.check()
 
     def _run(self, vcpu: Vcpu) -> None:
         if vcpu.record["runstate"] != RUNSTATE_running:

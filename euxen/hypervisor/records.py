@@ -62,6 +62,7 @@ class DomainRecord(Structure):
     max_evtchns: int = u64()  # how many ports there are now
     gdt_template: int = u64()  # Xen's page of every GDT: FIRST_RESERVED_GDT_PAGE
     m2p_strict: int = u64()
+    watchdog_deadline: int = u64()  # ns: when the first of the watchdogs fires, 0 for never
     dead_letter: int = u64()  # bit map of domains to be told of an event, when the engine comes back
     cmos_index: int = u64()  # what the guest wrote to port 0x70: arch.cmos_idx
     pci_address: int = u64()  # and to port 0xcf8: arch.pci_cf8

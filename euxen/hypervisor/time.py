@@ -20,6 +20,7 @@ from euxen.hypervisor.records import DomainRecord, MachineRecord, VcpuRecord
 MILLISECS = 1_000_000
 EXIT_DEADLINE = int(ExitReason.DEADLINE)
 FAR_FUTURE = 1 << 50
+STIME_DELTA_MAX = (1 << 62) - 1
 NEVER = 0x7FFF_FFFF_FFFF_FFFF
 
 
@@ -57,6 +58,13 @@ def next_timer(vcpu: int) -> int:
 
 
 @native
+def watchdog_deadline(vcpu: int) -> int:
+    """When the first watchdog of a vCPU's domain fires; NEVER if there is none."""
+    deadline = load64(load64(vcpu + VcpuRecord.domain) + DomainRecord.watchdog_deadline)
+    return deadline if deadline else NEVER
+
+
+@native
 def run_timers(vcpu: int) -> int:
     """Raise VIRQ_TIMER for every timer of a vCPU that is due."""
     time = now_for(vcpu)
@@ -68,7 +76,7 @@ def run_timers(vcpu: int) -> int:
     if period:
         last = load64(vcpu + VcpuRecord.periodic_last)
         if last + period <= time:
-            store64(vcpu + VcpuRecord.periodic_last, time - (time - last) % period)
+            store64(vcpu + VcpuRecord.periodic_last, time)
             send_vcpu_virq(vcpu, VIRQ_TIMER)
     return 0
 
@@ -85,7 +93,7 @@ def set_deadline(block: int, vcpu: int, deadline: int) -> int:
 def retick(block: int) -> int:
     """A timer was changed: have the ticker look again if it would sleep too long. What is due is not left to it."""
     vcpu = load64(block + CpuBlock.vcpu)
-    due = min(next_timer(vcpu), load64(vcpu + VcpuRecord.slice_end))
+    due = min(next_timer(vcpu), load64(vcpu + VcpuRecord.slice_end), watchdog_deadline(vcpu))
     store64(block + CpuBlock.deadline, due)
     if due != NEVER and due <= now_for(vcpu):
         call1(load64(block + CpuBlock.kick), block)
@@ -115,9 +123,8 @@ def set_singleshot_timer(block: int, vcpu: int, argument: int) -> int:
         return -XEN_EFAULT
     timeout = load64(request + VcpuSetSingleshotTimer.timeout_abs_ns)
     flags = load32(request + VcpuSetSingleshotTimer.flags)
-    if timeout < 0:
-        return -XEN_EINVAL
-    if flags & VCPU_SSHOTTMR_future and timeout < now_for(vcpu):
+    # An unsigned number to whoever asks for the future, a signed one to the timer.
+    if flags & VCPU_SSHOTTMR_future and timeout >= 0 and timeout < now_for(vcpu):
         return -XEN_ETIME
     return set_deadline(block, vcpu, max(timeout, 1))
 
@@ -129,10 +136,11 @@ def set_periodic_timer(block: int, vcpu: int, argument: int) -> int:
     if copy_from_guest(block, request, argument, VcpuSetPeriodicTimer.size):
         return -XEN_EFAULT
     period = load64(request + VcpuSetPeriodicTimer.period_ns)
-    if period < MILLISECS or period > FAR_FUTURE:
+    if period < MILLISECS or period > STIME_DELTA_MAX:
         return -XEN_EINVAL
-    store64(vcpu + VcpuRecord.periodic_last, now_for(vcpu))
+    # The next tick is a period after the last one, which may be now.
     store64(vcpu + VcpuRecord.periodic_period, period)
+    run_timers(vcpu)
     retick(block)
     return 0
 
@@ -142,7 +150,7 @@ def check_deadlines(block: int) -> int:
     """After a kick: run timers, and come back if the time slice is over."""
     vcpu = load64(block + CpuBlock.vcpu)
     run_timers(vcpu)
-    if now_for(vcpu) >= load64(vcpu + VcpuRecord.slice_end):
+    if now_for(vcpu) >= min(load64(vcpu + VcpuRecord.slice_end), watchdog_deadline(vcpu)):
         request_exit(block, EXIT_DEADLINE, 0)
     else:
         retick(block)

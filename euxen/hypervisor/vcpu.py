@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 TIME = VcpuInfo.offsetof("time")
 NEVER = time.NEVER
 PAGE_SIZE = pg.PAGE_SIZE
+DEFAULT_PERIOD = 10 * time.MILLISECS
+"""PV guests by default have a 100 Hz ticker."""
 
 
 class Vcpu:
@@ -55,6 +57,7 @@ class Vcpu:
         record["vcpu_info"] = domain.record["shared_info"] + SharedInfo.offsetof(f"vcpu_info[{vcpu_id}]")
         record["runstate"] = RUNSTATE_offline
         record["slice_end"] = NEVER
+        record["periodic_period"] = DEFAULT_PERIOD
         self.update_time()
 
     def __repr__(self) -> str:
@@ -180,7 +183,7 @@ class Vcpu:
 
     def wake_time(self) -> int:
         """System time at which a blocked vCPU has to be looked at again. Its periodic timer wakes nobody."""
-        deadlines = (self.record["timer_deadline"], self.poll_timeout)
+        deadlines = (self.record["timer_deadline"], self.poll_timeout, self.domain.record["watchdog_deadline"])
         return min((deadline for deadline in deadlines if deadline), default=NEVER)
 
     def set_runstate(self, new: int) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import struct
 
 from euxen.abi import sched as abi
-from euxen.abi.errno import XEN_EEXIST, XEN_EINVAL, XEN_ENOSYS, XEN_EPERM
+from euxen.abi.errno import XEN_EINVAL, XEN_ENOSYS, XEN_EPERM, XEN_ESRCH
 from euxen.abi.xen import SharedInfo
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.vcpu import Vcpu
 
 MAX_POLL_PORTS = 128
-MAX_WATCHDOGS = 2
-SECOND = 1_000_000_000
 PENDING = SharedInfo.offsetof("evtchn_pending")
 
 
@@ -24,13 +22,19 @@ def sched_op(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
         return _shutdown(vcpu, op.reason)
     if command == abi.SCHEDOP_shutdown_code:
         op = abi.SchedShutdown.unpack_from(vcpu.read(argument, abi.SchedShutdown.size))
-        vcpu.domain.reported_shutdown_code = op.reason
+        if vcpu.domain.reported_shutdown_code is None:
+            vcpu.domain.reported_shutdown_code = op.reason & 0xFF
         return 0
     if command == abi.SCHEDOP_poll:
         return _poll(vcpu, abi.SchedPoll.unpack_from(vcpu.read(argument, abi.SchedPoll.size)))
     if command == abi.SCHEDOP_watchdog:
-        return _watchdog(vcpu, abi.SchedWatchdog.unpack_from(vcpu.read(argument, abi.SchedWatchdog.size)))
-    if command in (abi.SCHEDOP_remote_shutdown, abi.SCHEDOP_pin_override):
+        watchdog = abi.SchedWatchdog.unpack_from(vcpu.read(argument, abi.SchedWatchdog.size))
+        return vcpu.domain.watchdogs.set(watchdog.id, watchdog.timeout)
+    if command == abi.SCHEDOP_remote_shutdown:
+        remote = abi.SchedRemoteShutdown.unpack_from(vcpu.read(argument, abi.SchedRemoteShutdown.size))
+        known = vcpu.domain.event_channels.domain_at(remote.domain_id) is not None
+        raise XenError(XEN_EPERM if known else XEN_ESRCH)
+    if command == abi.SCHEDOP_pin_override:
         raise XenError(XEN_EPERM)
     raise XenError(XEN_ENOSYS)
 
@@ -67,26 +71,3 @@ def _poll(vcpu: Vcpu, op: abi.SchedPoll) -> int:
     vcpu.poll(ports, op.timeout)
     return 0
 
-
-def _watchdog(vcpu: Vcpu, op: abi.SchedWatchdog) -> int:
-    """Make, poke or destroy a watchdog; returns a new one's number."""
-    watchdogs = vcpu.domain.watchdogs
-    now = vcpu.domain.machine.now()
-    if op.id == 0:
-        if not op.timeout:
-            raise XenError(XEN_EINVAL)
-        for number in range(MAX_WATCHDOGS):
-            if number not in watchdogs:
-                watchdogs[number] = now + op.timeout * SECOND
-                return number + 1
-        raise XenError(XEN_EEXIST)
-    number = op.id - 1
-    if number >= MAX_WATCHDOGS:
-        raise XenError(XEN_EINVAL)
-    if number not in watchdogs:
-        raise XenError(XEN_EINVAL)
-    if op.timeout:
-        watchdogs[number] = now + op.timeout * SECOND
-    else:
-        del watchdogs[number]
-    return 0

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from euxen.abi import vcpu as abi
 from euxen.abi.arch_x86_xen import VcpuGuestContext
-from euxen.abi.errno import XEN_EEXIST, XEN_EINVAL, XEN_ENOENT, XEN_ENOSYS
+from euxen.abi.errno import XEN_EEXIST, XEN_EFAULT, XEN_EINVAL, XEN_ENOENT, XEN_ENOSYS
+from euxen.abi.sched import SHUTDOWN_poweroff
+from euxen.cpu.native.language import signed
 from euxen.hypervisor import time
 from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.guest_access import addr_ok
 from euxen.hypervisor.vcpu import Vcpu
 
 
@@ -24,19 +27,18 @@ def vcpu_op(vcpu: Vcpu, command: int, vcpu_id: int, argument: int, *_rest: int) 
         target.bring_up()
         return 0
     if command == abi.VCPUOP_down:
-        target.take_down()
-        return 0
+        return _down(target)
     if command == abi.VCPUOP_is_up:
         return int(target.record["online"])
     if command == abi.VCPUOP_get_runstate_info:
         vcpu.write(argument, bytes(target.runstate_info()))
         return 0
     if command == abi.VCPUOP_register_runstate_memory_area:
-        target.record["runstate_area"] = int.from_bytes(vcpu.read(argument, 8), "little")
+        target.record["runstate_area"] = _area(vcpu, argument)
         target.publish_runstate()
         return 0
     if command == abi.VCPUOP_register_vcpu_time_memory_area:
-        target.record["time_area"] = int.from_bytes(vcpu.read(argument, 8), "little")
+        target.record["time_area"] = _area(vcpu, argument)
         target.publish_time()
         return 0
     if command == abi.VCPUOP_register_vcpu_info:
@@ -58,10 +60,28 @@ def vcpu_op(vcpu: Vcpu, command: int, vcpu_id: int, argument: int, *_rest: int) 
 
 
 def _initialise(vcpu: Vcpu, target: Vcpu, argument: int) -> int:
+    context = VcpuGuestContext.unpack_from(vcpu.read(argument, VcpuGuestContext.size))
     if target.is_initialised:
         raise XenError(XEN_EEXIST)
-    target.set_context(VcpuGuestContext.unpack_from(vcpu.read(argument, VcpuGuestContext.size)))
+    target.set_context(context)
     return 0
+
+
+def _down(target: Vcpu) -> int:
+    """The last one that goes down takes the domain with it."""
+    if any(other.record["online"] for other in target.domain.vcpus if other is not target):
+        target.take_down()
+    else:
+        target.domain.shutdown(SHUTDOWN_poweroff)
+    return 0
+
+
+def _area(vcpu: Vcpu, argument: int) -> int:
+    """The address of an area that Xen shall write to. It need not be mapped, but must not be Xen's."""
+    address = int.from_bytes(vcpu.read(argument, 8), "little")
+    if not addr_ok(signed(address)):
+        raise XenError(XEN_EFAULT)
+    return address
 
 
 def _periodic(vcpu: Vcpu, target: Vcpu, command: int, argument: int) -> int:
