@@ -12,6 +12,7 @@ from euxen.cpu import cpuid
 from euxen.cpu.cpuid import Leaf
 from euxen.cpu.native.memory import Memory, Record
 from euxen.hypervisor.event_channels import EventChannels
+from euxen.hypervisor.grant_table import GrantTable
 from euxen.hypervisor.machine import PAGE_SIZE, Machine, OutOfMemory
 from euxen.hypervisor.mm import heap, teardown
 from euxen.hypervisor.mm import page as pg
@@ -46,6 +47,7 @@ class Domain:
         self.max_vcpus = max_vcpus
         self._vcpu_records = Memory(VcpuRecord.size * max_vcpus)
         self.event_channels = EventChannels(self, max_evtchn_port)
+        self.grant_table = GrantTable(self)
         self.engine: Engine | None = None
         self.cpuid: list[Leaf] = []
         self.shutdown_code: int | None = None
@@ -61,7 +63,7 @@ class Domain:
         record["is_privileged"] = int(privileged)
         record["vcpus"], record["max_vcpus"] = self._vcpu_records.address, max_vcpus
         record["max_pages"] = max_pages
-        self.shared_info_frame = self._share_page()
+        self.shared_info_frame = self.share_page()
         record["shared_info_frame"] = self.shared_info_frame
         record["shared_info"] = machine.ram_address + self.shared_info_frame * PAGE_SIZE
         self.shared_info = machine.frame(self.shared_info_frame)
@@ -76,7 +78,7 @@ class Domain:
         """Whether this is a domain that may manage others (is_control_domain)."""
         return bool(self.record["is_privileged"])
 
-    def _share_page(self) -> int:
+    def share_page(self) -> int:
         """A frame of Xen's that the guest may map writable (share_xen_page_with_guest)."""
         frame = self.machine.alloc_xen_frame()
         words = self.machine.frame_table.words()
@@ -164,6 +166,7 @@ class Domain:
             self.record["block"] = 0
             self.engine.close()
             self.engine = None
+        self.grant_table.release()
         heap.free_frame(self.machine.record.address, self.shared_info_frame)
 
     def _relinquish_memory(self) -> None:

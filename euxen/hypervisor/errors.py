@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from euxen.abi.errno import ERRNO_NAMES, XEN_EFAULT
+from euxen.abi.grant_table import GNTTABOP_error_msgs
 
 
 class XenError(Exception):
@@ -18,6 +19,14 @@ class GuestFault(XenError):
 
     def __init__(self) -> None:
         super().__init__(XEN_EFAULT)
+
+
+class GrantError(Exception):
+    """What a grant-table operation tells in the status of its structure: GNTST_*."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(GNTTABOP_error_msgs[-status])
+        self.status = status
 
 
 class Continuation(Exception):

@@ -16,7 +16,7 @@ from euxen.cpu.native.memory import Memory
 from euxen.cpu.policy import Tsc, default_policy
 from euxen.hypervisor import hypercall_page
 from euxen.hypervisor.domain import DEFAULT_MAX_EVTCHN_PORT, Domain
-from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.errors import GrantError, XenError
 from euxen.hypervisor.event_channel import MAX_PORTS
 from euxen.hypervisor.machine import PAGE_SIZE, Machine
 from euxen.hypervisor.mm import mmu, populate
@@ -132,6 +132,15 @@ class Control:
     def shared_info(self, domid: int) -> memoryview:
         """A domain's shared_info page, mapped."""
         return self.domain(domid).shared_info
+
+    def grant_table(self, domid: int) -> memoryview:
+        """The first frame of a domain's grant table, mapped (XENMEM_acquire_resource)."""
+        table = self.domain(domid).grant_table
+        try:
+            table.grow()
+        except GrantError as error:
+            raise XenError(XEN_ENOMEM) from error
+        return self._hypervisor.machine.frame(table.frames[0])
 
     # Event channels.
 

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from euxen.abi import xen
 from euxen.abi.errno import XEN_ENOSYS, XEN_EPERM
 from euxen.hypervisor.errors import XenError
-from euxen.hypervisor.hypercalls import callbacks, console, events, memory, physdev, sched, state, vcpu_op, version
+from euxen.hypervisor.hypercalls import (
+    callbacks,
+    console,
+    events,
+    grant_table,
+    memory,
+    physdev,
+    sched,
+    state,
+    vcpu_op,
+    version,
+)
 from euxen.hypervisor.vcpu import Vcpu
 
 Handler = Callable[[Vcpu, int, int, int, int, int], int]
@@ -57,7 +68,9 @@ HYPERCALLS: dict[int, Hypercall] = {
     xen.HYPERVISOR_xen_version: Hypercall("xen_version", version.xen_version),
     xen.HYPERVISOR_console_io: Hypercall("console_io", console.console_io),
     xen.HYPERVISOR_physdev_op_compat: Hypercall("physdev_op_compat", physdev.physdev_op_compat),
-    xen.HYPERVISOR_grant_table_op: Hypercall("grant_table_op", _absent, "absent"),
+    xen.HYPERVISOR_grant_table_op: Hypercall(
+        "grant_table_op", grant_table.grant_table_op, "partly", "a table, but nothing is mapped, copied or transferred"
+    ),
     xen.HYPERVISOR_vm_assist: Hypercall("vm_assist", state.vm_assist),
     xen.HYPERVISOR_update_va_mapping_otherdomain: Hypercall(
         "update_va_mapping_otherdomain", memory.update_va_mapping_otherdomain, "partly", "a domain's own memory only"

@@ -22,6 +22,12 @@ from euxen.abi.arch_x86_xen import (
     VGCF_online,
     xen_pfn_to_cr3,
 )
+from euxen.abi.grant_table import (
+    GNTTAB_RESERVED_CONSOLE,
+    GNTTAB_RESERVED_XENSTORE,
+    GrantEntryV1,
+    GTF_permit_access,
+)
 from euxen.abi.hvm_start_info import XEN_HVM_MEMMAP_TYPE_RAM as E820_RAM
 from euxen.abi.xen import (
     MAX_GUEST_CMDLINE,
@@ -135,6 +141,7 @@ class PvBuilder:
             info.flags |= SIF_MOD_START_PFN if unmapped else 0
         self._write(start_info.pfn, bytes(info))
         self._finish(stack, start_info)
+        self._seed_grants({GNTTAB_RESERVED_CONSOLE: console, GNTTAB_RESERVED_XENSTORE: xenstore})
         return BuiltDomain(self._p2m[console.pfn], self._p2m[xenstore.pfn], tuple(self._segments))
 
     # Allocation: pfns and virtual addresses grow together from virt_base.
@@ -247,6 +254,13 @@ class PvBuilder:
                     f"of {self._pages * PAGE_SIZE >> 20} MiB has no memory; check its XEN_ELFNOTE_HYPERCALL_PAGE."
                 )
             self._control.hypercall_init(self._domid, self._p2m[pfn])
+
+    def _seed_grants(self, rings: dict[int, Segment]) -> None:
+        """Lend the rings to Domain 0, by the references that are reserved for them (xc_dom_gnttab_seed)."""
+        table = self._control.grant_table(self._domid)
+        for reference, ring in rings.items():
+            entry = GrantEntryV1(flags=GTF_permit_access, domid=0, frame=self._p2m[ring.pfn])
+            entry.pack_into(table, reference * GrantEntryV1.size)
 
     def _finish(self, stack: Segment, start_info: Segment) -> None:
         """shared_info, pinned page tables, and the first vCPU (xc_dom_boot_image)."""

@@ -1,0 +1,36 @@
+"""GRUB for Xen as a PV guest: a kernel that is not Linux, with page tables of its own making."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from terminal import EUXEN, Terminal
+
+PROMPT = "grub> "
+
+
+@pytest.fixture(params=["16", "64", "500"])
+def grub(request: pytest.FixtureRequest, native: None, grub_xen: dict[str, Path]) -> Iterator[Terminal]:
+    """GRUB at its prompt, in so many MiB."""
+    command = [EUXEN, "run", "--kernel", str(grub_xen["x86_64-xen"]), "--memory", request.param, "--name", "grub"]
+    with Terminal(command) as terminal:
+        assert b"GNU GRUB  version 2." in terminal.expect(PROMPT)
+        yield terminal
+
+
+def test_commands(grub: Terminal) -> None:
+    grub.press("ls\r")
+    assert b"(memdisk)" in grub.expect(PROMPT)
+    grub.press("cat (memdisk)/grub.cfg\r")
+    assert b"pvboot-x86_64.elf" in grub.expect(PROMPT)
+    grub.press("halt\r")
+    assert grub.wait() == 0
+    assert not grub.raw
+
+
+def test_reboot(grub: Terminal) -> None:
+    grub.press("reboot\r")
+    assert grub.wait() == 3
+    assert grub.seen.endswith(b"euxen: grub asked for a reboot.\r\n")
