@@ -25,7 +25,8 @@ TEST(every_command)
         tell("grant_table_op", command, hypercall(grant_table_op, command, nothing, 1));
         tell("xen_version", command, hypercall(xen_version, command, nothing));
         /* These would end the guest, stop it, or interrupt it. */
-        if ( command != SCHEDOP_shutdown && command != SCHEDOP_block && command != SCHEDOP_poll )
+        if ( command != SCHEDOP_shutdown && command != SCHEDOP_block && command != SCHEDOP_poll &&
+             command != SCHEDOP_watchdog )
             tell("sched_op", command, hypercall(sched_op, command, nothing));
         if ( command != VCPUOP_down && command != VCPUOP_send_nmi )
             tell("vcpu_op", command, hypercall(vcpu_op, command, 0, nothing));

@@ -70,4 +70,3 @@ def _poll(vcpu: Vcpu, op: abi.SchedPoll) -> int:
         return 0
     vcpu.poll(ports, op.timeout)
     return 0
-
