@@ -26,7 +26,14 @@ def test_documented_operations(family: Family) -> None:
     for name, number in family.numbers.items():
         result = results().get((family.hypercall, number))
         if result is None:
-            assert name in ("SCHEDOP_shutdown", "SCHEDOP_block", "SCHEDOP_poll", "VCPUOP_down", "VCPUOP_send_nmi")
+            assert name in (
+                "SCHEDOP_shutdown",
+                "SCHEDOP_block",
+                "SCHEDOP_poll",
+                "SCHEDOP_watchdog",
+                "VCPUOP_down",
+                "VCPUOP_send_nmi",
+            )
         elif name in answers["-ENOSYS"]:
             assert result == -XEN_ENOSYS, name
         elif name in answers["refused"]:
