@@ -129,6 +129,11 @@ class Vcpu:
         words = self.record.memory.words()
         words[at], words[at + 1], words[at + 2] = address, cs, flags
 
+    def clear_traps(self) -> None:
+        """Empty the virtual IDT."""
+        size = 256 * TRAP_ENTRY_SIZE
+        ctypes.memset(self.record.address + VcpuRecord.offsetof("traps"), 0, size)
+
     def bring_up(self) -> None:
         """Let the vCPU run (VCPUOP_up)."""
         self.record["online"] = 1

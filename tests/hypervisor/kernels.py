@@ -59,12 +59,15 @@ class Outcome:
     """SHUTDOWN_*, or None for a guest that had to be stopped."""
     crash: str | None
     """The sentence that says why Xen crashed it."""
+    frames_lost: int
+    """How many of the machine's frames did not come back when it was destroyed."""
 
     def check_passed(self) -> None:
         """It found all as it should be, and said so before it powered off."""
         told = "\n".join((self.console, *self.log))
         assert self.console.splitlines()[-1:] == [f"PASS {self.test}"], told
         assert self.shutdown_code == SHUTDOWN_poweroff, told
+        assert self.frames_lost == 0, told
 
 
 def kernel_tests(source: str) -> list[str]:
@@ -123,15 +126,18 @@ def boot(
         for ring in host.services.consoles.values():
             console.extend(ring.receive())
 
+    free_before = host.machine.record["free_pages"]
     running = create(host, request, receive)
     domain = running.domain
     domain.console_write = xen_console.extend
     try:
         running.console.send(keyboard)
         _run(domain, patience)
-        return Outcome(test, _text(console), _text(xen_console), tuple(log), domain.shutdown_code, domain.crash_reason)
+        said = _text(console), _text(xen_console), tuple(log)
     finally:
         destroy(host, domain.domid)
+    frames_lost = free_before - host.machine.record["free_pages"]
+    return Outcome(test, *said, domain.shutdown_code, domain.crash_reason, frames_lost)
 
 
 def _run(domain: Domain, patience: float) -> None:

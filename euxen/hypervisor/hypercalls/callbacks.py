@@ -45,8 +45,7 @@ def _check(address: int) -> int:
 def set_trap_table(vcpu: Vcpu, traps: int, *_rest: int) -> int:
     """HYPERVISOR_set_trap_table. A null pointer empties the table."""
     if not traps:
-        for vector in range(256):
-            vcpu.set_trap(vector, 0, 0, 0)
+        vcpu.clear_traps()
         return 0
     for _ in range(TRAPS_AT_ONCE):
         trap = TrapInfo.unpack_from(vcpu.read(traps, TrapInfo.size))
