@@ -13,7 +13,7 @@ MAX_WRITE = 1 << 20
 def console_io(vcpu: Vcpu, command: int, count: int, buffer: int, *_rest: int) -> int:
     """Write to Xen's console, or read from it.
 
-    As in a Xen built with CONFIG_VERBOSE_DEBUG, any domain may write; only Domain 0 may read.
+    As in a Xen built with CONFIG_VERBOSE_DEBUG, any domain may write; the rest is for Domain 0.
     """
     command &= 0xFFFF_FFFF
     count &= 0xFFFF_FFFF
@@ -22,8 +22,8 @@ def console_io(vcpu: Vcpu, command: int, count: int, buffer: int, *_rest: int) -
             raise XenError(XEN_E2BIG)
         vcpu.domain.console_write(vcpu.read(buffer, count))
         return 0
+    if not vcpu.domain.privileged:
+        raise XenError(XEN_EPERM)
     if command == CONSOLEIO_read:
-        if not vcpu.domain.privileged:
-            raise XenError(XEN_EPERM)
         return 0
     raise XenError(XEN_ENOSYS)

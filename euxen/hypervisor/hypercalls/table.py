@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from euxen.abi import xen
-from euxen.abi.errno import XEN_ENOSYS, XEN_EPERM
+from euxen.abi.errno import XEN_ENOSYS
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.hypercalls import (
     callbacks,
     console,
     events,
     grant_table,
+    managing,
     memory,
     physdev,
     sched,
@@ -35,11 +36,6 @@ class Hypercall:
     note: str = ""
 
 
-def _privileged(vcpu: Vcpu, *_arguments: int) -> int:
-    """An operation for Domain 0 that nobody can perform yet: others are refused first."""
-    raise XenError(XEN_ENOSYS if vcpu.domain.privileged else XEN_EPERM)
-
-
 def _absent(vcpu: Vcpu, *_arguments: int) -> int:
     raise XenError(XEN_ENOSYS)
 
@@ -54,7 +50,7 @@ HYPERCALLS: dict[int, Hypercall] = {
     xen.HYPERVISOR_set_callbacks: Hypercall("set_callbacks", callbacks.set_callbacks),
     xen.HYPERVISOR_fpu_taskswitch: Hypercall("fpu_taskswitch", NATIVE),
     xen.HYPERVISOR_sched_op_compat: Hypercall("sched_op_compat", sched.sched_op_compat),
-    xen.HYPERVISOR_platform_op: Hypercall("platform_op", _privileged, "absent"),
+    xen.HYPERVISOR_platform_op: Hypercall("platform_op", managing.platform_op, "absent"),
     xen.HYPERVISOR_set_debugreg: Hypercall("set_debugreg", state.set_debugreg),
     xen.HYPERVISOR_get_debugreg: Hypercall("get_debugreg", state.get_debugreg),
     xen.HYPERVISOR_update_descriptor: Hypercall("update_descriptor", NATIVE),
@@ -91,15 +87,15 @@ HYPERCALLS: dict[int, Hypercall] = {
         "physdev_op", physdev.physdev_op, "partly", "what a domain without devices has"
     ),
     xen.HYPERVISOR_hvm_op: Hypercall("hvm_op", _absent, "absent"),
-    xen.HYPERVISOR_sysctl: Hypercall("sysctl", _privileged, "absent"),
-    xen.HYPERVISOR_domctl: Hypercall("domctl", _privileged, "absent"),
-    xen.HYPERVISOR_kexec_op: Hypercall("kexec_op", _privileged, "absent"),
+    xen.HYPERVISOR_sysctl: Hypercall("sysctl", managing.sysctl, "absent"),
+    xen.HYPERVISOR_domctl: Hypercall("domctl", managing.domctl, "absent"),
+    xen.HYPERVISOR_kexec_op: Hypercall("kexec_op", managing.privileged, "absent"),
     xen.HYPERVISOR_tmem_op: Hypercall("tmem_op", _absent, "absent", "as in Xen since 4.13"),
     xen.HYPERVISOR_argo_op: Hypercall("argo_op", _absent, "absent", "as in a Xen without Argo"),
     xen.HYPERVISOR_xenpmu_op: Hypercall("xenpmu_op", state.xenpmu_op, "absent", "as in a Xen without vpmu"),
-    xen.HYPERVISOR_dm_op: Hypercall("dm_op", _privileged, "absent"),
-    xen.HYPERVISOR_hypfs_op: Hypercall("hypfs_op", _privileged, "absent"),
-    xen.HYPERVISOR_arch_0: Hypercall("mca", _privileged, "absent"),
+    xen.HYPERVISOR_dm_op: Hypercall("dm_op", managing.privileged, "absent"),
+    xen.HYPERVISOR_hypfs_op: Hypercall("hypfs_op", managing.privileged, "absent"),
+    xen.HYPERVISOR_arch_0: Hypercall("mca", managing.privileged, "absent"),
 }
 
 

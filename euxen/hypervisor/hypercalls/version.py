@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+
 from euxen.abi import version as abi
 from euxen.abi.arch_x86_xen import HYPERVISOR_VIRT_START
-from euxen.abi.errno import XEN_ENODATA, XEN_ENOSYS
+from euxen.abi.errno import XEN_EINVAL, XEN_ENODATA, XEN_ENOSYS, XEN_EPERM
 from euxen.abi.features import (
+    XENFEAT_direct_mapped,
     XENFEAT_gnttab_map_avail_bits,
     XENFEAT_highmem_assist,
     XENFEAT_memory_op_vnode_supported,
     XENFEAT_mmu_pt_update_preserve_ad,
-    XENFEAT_not_direct_mapped,
+    XENFEAT_pae_pgdir_above_4gb,
 )
 from euxen.abi.structure import Structure
+from euxen.abi.xen import VMASST_TYPE_pae_extended_cr3
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.vcpu import Vcpu
 
@@ -27,9 +31,10 @@ FEATURES = (
     XENFEAT_highmem_assist,
     XENFEAT_gnttab_map_avail_bits,
     XENFEAT_memory_op_vnode_supported,
-    XENFEAT_not_direct_mapped,
+    XENFEAT_direct_mapped,
 )
-DENIED = b"<denied>"
+DENIED = b"<denied>\0"
+COMPILER = f"Python {sys.version.split()[0]}".encode()
 
 
 def _put(vcpu: Vcpu, address: int, data: bytes | Structure) -> int:
@@ -43,16 +48,17 @@ def xen_version(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
     if command == abi.XENVER_version:
         return XEN_VERSION << 16 | XEN_SUBVERSION
     if command == abi.XENVER_pagesize:
+        if argument:
+            raise XenError(XEN_EINVAL)
         return PAGE_SIZE
     if command == abi.XENVER_extraversion:
         return _put(vcpu, argument, XEN_EXTRAVERSION.encode().ljust(abi.XEN_EXTRAVERSION_LEN, b"\0"))
     if command == abi.XENVER_compile_info:
-        return _put(vcpu, argument, _compile_info(vcpu.domain.privileged))
+        return _put(vcpu, argument, abi.XenCompileInfo(compiler=COMPILER, compile_by=b"euxen"))
     if command == abi.XENVER_capabilities:
         return _put(vcpu, argument, XEN_CAPABILITIES.encode().ljust(abi.XEN_CAPABILITIES_INFO_LEN, b"\0"))
     if command == abi.XENVER_changeset:
-        text = b"unavailable" if vcpu.domain.privileged else DENIED
-        return _put(vcpu, argument, text.ljust(abi.XEN_CHANGESET_INFO_LEN, b"\0"))
+        return _put(vcpu, argument, bytes(abi.XEN_CHANGESET_INFO_LEN))
     if command == abi.XENVER_platform_parameters:
         return _put(vcpu, argument, abi.XenPlatformParameters(virt_start=HYPERVISOR_VIRT_START))
     if command == abi.XENVER_get_features:
@@ -60,19 +66,17 @@ def xen_version(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
     if command == abi.XENVER_guest_handle:
         return _put(vcpu, argument, vcpu.domain.handle.bytes)
     if command == abi.XENVER_commandline:
-        return _put(vcpu, argument, (b"" if vcpu.domain.privileged else DENIED).ljust(COMMAND_LINE_LENGTH, b"\0"))
+        return _put(vcpu, argument, bytes(COMMAND_LINE_LENGTH) if vcpu.domain.privileged else DENIED)
     if command == abi.XENVER_build_id:
-        raise XenError(XEN_ENODATA)
+        raise XenError(XEN_ENODATA if vcpu.domain.privileged else XEN_EPERM)
     raise XenError(XEN_ENOSYS)
-
-
-def _compile_info(privileged: bool) -> abi.XenCompileInfo:
-    if not privileged:
-        return abi.XenCompileInfo(compiler=DENIED, compile_by=DENIED, compile_domain=DENIED, compile_date=DENIED)
-    return abi.XenCompileInfo(compiler=b"Python", compile_by=b"euxen")
 
 
 def _get_features(vcpu: Vcpu, argument: int) -> int:
     info = abi.XenFeatureInfo.unpack_from(vcpu.read(argument, abi.XenFeatureInfo.size))
-    info.submap = sum(1 << bit for bit in FEATURES) if info.submap_idx == 0 else 0
+    if info.submap_idx:
+        raise XenError(XEN_EINVAL)
+    info.submap = sum(1 << bit for bit in FEATURES)
+    if vcpu.domain.record["vm_assist"] >> VMASST_TYPE_pae_extended_cr3 & 1:
+        info.submap |= 1 << XENFEAT_pae_pgdir_above_4gb
     return _put(vcpu, argument, info)

@@ -1,0 +1,49 @@
+"""The hypercalls of those who manage domains, of which there is none but Domain 0 itself: others are refused.
+
+Before that Xen looks at what is asked: do_domctl, do_sysctl and do_platform_op. The structures are those of tools,
+and are loaded when somebody asks.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from euxen.abi.errno import XEN_EACCES, XEN_ENOSYS, XEN_EPERM
+from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.vcpu import Vcpu
+
+HEADER = struct.Struct("<II")
+"""The command, and the version of the interface that the caller knows."""
+
+
+def domctl(vcpu: Vcpu, operation: int, *_rest: int) -> int:
+    """HYPERVISOR_domctl."""
+    from euxen.abi.domctl import XEN_DOMCTL_INTERFACE_VERSION
+
+    return _refuse(vcpu, operation, XEN_DOMCTL_INTERFACE_VERSION)
+
+
+def sysctl(vcpu: Vcpu, operation: int, *_rest: int) -> int:
+    """HYPERVISOR_sysctl."""
+    from euxen.abi.sysctl import XEN_SYSCTL_INTERFACE_VERSION
+
+    return _refuse(vcpu, operation, XEN_SYSCTL_INTERFACE_VERSION)
+
+
+def platform_op(vcpu: Vcpu, operation: int, *_rest: int) -> int:
+    """HYPERVISOR_platform_op."""
+    from euxen.abi.platform import XENPF_INTERFACE_VERSION
+
+    return _refuse(vcpu, operation, XENPF_INTERFACE_VERSION)
+
+
+def _refuse(vcpu: Vcpu, operation: int, version: int) -> int:
+    _command, known = HEADER.unpack(vcpu.read(operation, HEADER.size))
+    if known != version:
+        raise XenError(XEN_EACCES)
+    return privileged(vcpu)
+
+
+def privileged(vcpu: Vcpu, *_arguments: int) -> int:
+    """An operation for Domain 0 that nobody can perform yet: others are refused first."""
+    raise XenError(XEN_ENOSYS if vcpu.domain.privileged else XEN_EPERM)
