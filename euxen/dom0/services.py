@@ -12,6 +12,7 @@ from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.xenstore import Connection, XenStore, XenStoreRing
 from euxen.dom0.xenstore_client import XenStoreClient
 from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.foreign import ForeignPage
 from euxen.hypervisor.hypervisor import Control
 
 
@@ -21,6 +22,7 @@ class _Xenstored:
 
     control: Control
     rings: dict[int, XenStoreRing]
+    pages: dict[int, ForeignPage]
     store: XenStore | None = None
 
     def introduce(self, connection: Connection, gfn: int, port: int) -> None:
@@ -28,15 +30,17 @@ class _Xenstored:
         domid = connection.identity.domid
         assert self.store is not None
         try:
-            page = self.control.map_foreign(domid, gfn)
             local = self.control.bind_interdomain(domid, port, lambda: self._serve(domid))
+            page = self.control.hold_foreign(domid, gfn)
         except XenError as error:
             raise OSError(error.errno, str(error)) from error
-        self.rings[domid] = XenStoreRing(self.store, connection, page, lambda: self.control.notify(local))
+        self.pages[domid] = page
+        self.rings[domid] = XenStoreRing(self.store, connection, page.memory, lambda: self.control.notify(local))
 
     def release(self, domid: int) -> None:
         """Let go of a guest's ring."""
         self.rings.pop(domid).close()
+        self.pages.pop(domid).release()
 
     def _serve(self, domid: int) -> None:
         ring = self.rings.get(domid)
@@ -58,11 +62,12 @@ class Services:
 
     def __init__(self, control: Control) -> None:
         self.control = control
-        self._xenstored = _Xenstored(control, {})
+        self._xenstored = _Xenstored(control, {}, {})
         self.store = self._xenstored.store = XenStore(host=self._xenstored)
         self.xenstore = XenStoreClient(self.store, self._xenstored.flush)
         """For tools in Domain 0."""
         self.consoles: dict[int, ConsoleRing] = {}
+        self._console_pages: dict[int, ForeignPage] = {}
         self.xenstore.write("/tool/xenstored", "")
 
     def attach_console(self, domid: int, frame: int, port: int, wake: Callable[[], None]) -> ConsoleRing:
@@ -72,10 +77,12 @@ class Services:
         the ring, and the guest waits: nothing grows here however much it writes.
         """
         local = self.control.bind_interdomain(domid, port, wake)
-        ring = ConsoleRing(self.control.map_foreign(domid, frame), lambda: self.control.notify(local))
+        page = self._console_pages[domid] = self.control.hold_foreign(domid, frame)
+        ring = ConsoleRing(page.memory, lambda: self.control.notify(local))
         self.consoles[domid] = ring
         return ring
 
     def detach_console(self, domid: int) -> None:
         """The guest is gone."""
-        self.consoles.pop(domid, None)
+        if self.consoles.pop(domid, None) is not None:
+            self._console_pages.pop(domid).release()

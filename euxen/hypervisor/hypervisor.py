@@ -18,6 +18,7 @@ from euxen.hypervisor import hypercall_page
 from euxen.hypervisor.domain import DEFAULT_MAX_EVTCHN_PORT, Domain
 from euxen.hypervisor.errors import GrantError, XenError
 from euxen.hypervisor.event_channel import MAX_PORTS
+from euxen.hypervisor.foreign import ForeignPage
 from euxen.hypervisor.machine import PAGE_SIZE, Machine
 from euxen.hypervisor.mm import mmu, populate
 from euxen.hypervisor.mm import page as pg
@@ -96,7 +97,7 @@ class Control:
         return frames.words()
 
     def map_foreign(self, domid: int, frame: int, pages: int = 1) -> memoryview:
-        """Map machine frames of a domain, in a row. Who writes there has to call ``wrote_foreign``."""
+        """Map machine frames of a domain, in a row, for whoever builds it: before it runs, as no reference is kept."""
         domain = self.domain(domid)
         machine = self._hypervisor.machine
         for number in range(frame, frame + pages):
@@ -105,9 +106,12 @@ class Control:
             page = pg.page_of(machine.record.address, number)
             if not pg.get_page(page, domain.record.address):
                 raise XenError(XEN_EINVAL)
-            # The mapping is for as long as the domain lives: no reference is kept.
             pg.put_page(page)
         return machine.ram[frame * PAGE_SIZE : (frame + pages) * PAGE_SIZE]
+
+    def hold_foreign(self, domid: int, frame: int) -> ForeignPage:
+        """Map a machine frame of a domain until it is released."""
+        return ForeignPage(self.domain(domid), frame)
 
     def pin_table(self, domid: int, level: int, frame: int) -> None:
         """MMUEXT_PIN_Ln_TABLE for another domain: its page table is checked, and stays one."""

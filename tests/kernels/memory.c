@@ -455,3 +455,24 @@ TEST(commands_there_are_not)
     CHECK_EQ(hypercall(memory_op, 8, 0), -XEN_ENOSYS);
     CHECK_EQ(hypercall(memory_op, 63, 0), -XEN_ENOSYS);
 }
+
+/* ---- What Domain 0 has mapped ---- */
+
+/* A ring stays the guest's, and memory to write to, until Domain 0 lets it go. */
+TEST(pages_that_domain_0_maps)
+{
+    u64 frames[] = {start_info->store_mfn, start_info->console.domU.mfn}, before = current();
+
+    for ( unsigned int i = 0; i < ARRAY_SIZE(frames); i++ )
+    {
+        void *page = mfn_to_virt(frames[i]);
+
+        CHECK_EQ(map(page, make_pte(frames[i], PTE_RO)), 0);
+        CHECK_EQ(mmuext(MMUEXT_PIN_L1_TABLE, frames[i], 0), -XEN_EINVAL);
+        CHECK_EQ(map(page, 0), 0);
+        CHECK_EQ(decrease(&frames[i], 1), 1);
+        CHECK_EQ(current(), before);
+        CHECK_EQ(decrease(&frames[i], 1), 0);
+        CHECK_EQ(map(page, make_pte(frames[i], PTE_RW)), 0);
+    }
+}
