@@ -10,37 +10,47 @@ from collections.abc import Iterator
 
 from euxen.cpu import state
 from euxen.cpu.registers import Registers
-from euxen.hypervisor import traps
+from euxen.hypervisor import ctrlreg, traps
 from euxen.hypervisor.errors import GuestFault
+from euxen.hypervisor.hypercalls.version import XEN_EXTRAVERSION, XEN_SUBVERSION, XEN_VERSION
 from euxen.hypervisor.records import TF_kernel_mode
 from euxen.hypervisor.vcpu import Vcpu
 
 EXCEPTIONS = {
-    0: "divide error (#DE)",
-    1: "debug (#DB)",
-    3: "breakpoint (#BP)",
-    4: "overflow (#OF)",
-    5: "bounds check (#BR)",
-    6: "invalid opcode (#UD)",
-    7: "device not available (#NM)",
-    10: "invalid TSS (#TS)",
-    11: "segment not present (#NP)",
-    12: "stack fault (#SS)",
-    13: "general protection (#GP)",
-    14: "page fault (#PF)",
-    16: "x87 floating point (#MF)",
-    17: "alignment check (#AC)",
-    19: "SIMD floating point (#XM)",
+    0: ("#DE", "divide error"),
+    1: ("#DB", "debug exception"),
+    2: ("NMI", "non-maskable interrupt"),
+    3: ("#BP", "breakpoint"),
+    4: ("#OF", "overflow"),
+    5: ("#BR", "bounds check"),
+    6: ("#UD", "invalid opcode"),
+    7: ("#NM", "device not available"),
+    10: ("#TS", "invalid TSS"),
+    11: ("#NP", "segment not present"),
+    12: ("#SS", "stack fault"),
+    13: ("#GP", "general protection fault"),
+    14: ("#PF", "page fault"),
+    16: ("#MF", "x87 floating point exception"),
+    17: ("#AC", "alignment check"),
+    19: ("#XM", "SIMD floating point exception"),
 }
-STACK_WORDS = 20
+"""By vector: as Xen calls it (vector_name), and as people do."""
+NAMES = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16)))
+ENCODINGS = (0, 3, 1, 2, 6, 7, 5, 4, *range(8, 16))
+STACK_LINES = 20
 WORDS_PER_LINE = 4
+PAGE_SIZE = 4096
 
 
 def crash(vcpu: Vcpu, registers: Registers, reason: int, detail: int) -> None:
     """Crash the domain: log its state and say why."""
     sentence = _sentence(registers, reason, detail)
     log = vcpu.domain.machine.log
-    log(f"domain_crash called: {vcpu} {sentence}")
+    if reason == traps.CRASH_NO_HANDLER and detail & traps.DETAIL_EXCEPTION:
+        vector, error_code = detail & 0xFF, detail >> 8 & 0xFFFF_FFFF
+        log(f"{vcpu} Unhandled: vec {vector}, {EXCEPTIONS.get(vector, ('???', ''))[0]}[{error_code:04x}]")
+    log(f"domain_crash called: {sentence}")
+    log(f"Domain {vcpu.domain.domid} (vcpu#{vcpu.vcpu_id}) crashed on cpu#0:")
     for line in dump(vcpu, registers):
         log(line)
     vcpu.domain.crash(sentence)
@@ -49,9 +59,9 @@ def crash(vcpu: Vcpu, registers: Registers, reason: int, detail: int) -> None:
 def _sentence(registers: Registers, reason: int, detail: int) -> str:
     where = f"at rip {registers.rip:#x}"
     if reason == traps.CRASH_NO_HANDLER:
-        vector, error_code = detail & 0xFF, detail >> 8
-        if detail:
-            name = EXCEPTIONS.get(vector, f"exception {vector}")
+        vector, error_code = detail & 0xFF, detail >> 8 & 0xFFFF_FFFF
+        if detail & traps.DETAIL_EXCEPTION:
+            name = "{1} ({0})".format(*EXCEPTIONS[vector]) if vector in EXCEPTIONS else f"interrupt {vector:#x}"
             address = f", address {registers.word(state.CR2):#x}" if vector == traps.TRAP_page_fault else ""
             return f"The guest has no handler for its own {name}, error code {error_code:#x}{address}, {where}."
         return f"The guest has registered no entry point for what was to be delivered {where}."
@@ -66,50 +76,39 @@ def _sentence(registers: Registers, reason: int, detail: int) -> str:
 
 def dump(vcpu: Vcpu, registers: Registers) -> Iterator[str]:
     """The state of a vCPU, as Xen prints it."""
-    mode = "kernel" if vcpu.record["flags"] & TF_kernel_mode else "user"
-    yield f"----[ Xen-4.17-euxen  x86_64  debug=n  Not tainted ]----  {vcpu}"
+    yield f"----[ Xen-{XEN_VERSION}.{XEN_SUBVERSION}{XEN_EXTRAVERSION}  x86_64  debug=n  Not tainted ]----"
     yield "CPU:    0"
     yield f"RIP:    {registers.selector('cs'):04x}:[<{registers.rip:016x}>]"
-    yield f"RFLAGS: {registers.rflags:016x}   EM: 0   CONTEXT: pv guest ({vcpu}), {mode} mode"
-    names = [
-        "rax",
-        "rbx",
-        "rcx",
-        "rdx",
-        "rsi",
-        "rdi",
-        "rbp",
-        "rsp",
-        "r8",
-        "r9",
-        "r10",
-        "r11",
-        "r12",
-        "r13",
-        "r14",
-        "r15",
-    ]
-    encodings = (0, 3, 1, 2, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15)
-    values = [f"{name:>3}: {registers[number]:016x}" for name, number in zip(names, encodings, strict=True)]
-    for start in range(0, len(values) - 1, 3):
-        yield "   ".join(values[start : start + 3])
-    cr0, cr4 = registers.word(state.CR0), registers.word(state.CR4)
-    yield f"r15: {registers[15]:016x}   cr0: {cr0:016x}   cr4: {cr4:016x}"
-    yield f"cr3: {vcpu.record['guest_table'] << 12:016x}   cr2: {registers.word(state.CR2):016x}"
+    masked = int(vcpu.upcall_masked)
+    yield f"RFLAGS: {registers.rflags:016x}   EM: {masked}   CONTEXT: pv guest ({vcpu})"
+    root = "guest_table" if vcpu.record["flags"] & TF_kernel_mode else "guest_table_user"
+    values = {name: registers[number] for name, number in zip(NAMES, ENCODINGS, strict=True)}
+    values |= {f"cr{number}": ctrlreg.read_cr(vcpu, number) for number in (0, 4)}
+    values |= {"cr3": vcpu.record[root] * PAGE_SIZE, "cr2": ctrlreg.read_cr(vcpu, 2)}
+    yield from _lines(values)
     bases = (registers.base("fs"), registers.base("gs"), registers.word(state.KERNEL_GS_BASE))
-    yield "fsb: {:016x}   gsb: {:016x}   gss: {:016x}".format(*bases)
+    yield from _lines(dict(zip(("fsb", "gsb", "gss"), bases, strict=True)))
     yield "   ".join(f"{name}: {registers.selector(name):04x}" for name in ("ds", "es", "fs", "gs", "ss", "cs"))
     yield f"Guest stack trace from rsp={registers[4]:016x}:"
     yield from _stack(vcpu, registers[4])
 
 
+def _lines(values: dict[str, int]) -> Iterator[str]:
+    """Three registers a line."""
+    words = [f"{name + ':':4} {value:016x}" for name, value in values.items()]
+    for start in range(0, len(words), 3):
+        yield "   ".join(words[start : start + 3])
+
+
 def _stack(vcpu: Vcpu, pointer: int) -> Iterator[str]:
+    """What is on the stack, to the end of its page (show_guest_stack)."""
     words: list[str] = []
-    for number in range(STACK_WORDS):
+    end = min(pointer + 8 * STACK_LINES * WORDS_PER_LINE, (pointer | PAGE_SIZE - 1) + 1)
+    for address in range(pointer, end - 7, 8):
         try:
-            words.append("{:016x}".format(*struct.unpack("<Q", vcpu.read(pointer + 8 * number, 8))))
+            words.append("{:016x}".format(*struct.unpack("<Q", vcpu.read(address, 8))))
         except GuestFault:
-            words.append(f"Fault while accessing guest memory at {pointer + 8 * number:016x}.")
+            words.append(f"Fault while accessing guest memory at {address:016x}.")
             break
     for start in range(0, len(words), WORDS_PER_LINE):
-        yield "  " + " ".join(words[start : start + WORDS_PER_LINE])
+        yield "   " + " ".join(words[start : start + WORDS_PER_LINE])

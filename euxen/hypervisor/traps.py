@@ -42,6 +42,9 @@ CRASH_BAD_IRET = 3
 CRASH_NO_USER_TABLE = 4
 CRASH_BAD_CALLBACK = 5
 
+DETAIL_EXCEPTION = 1 << 40
+"""In CpuBlock.exit_detail with CRASH_NO_HANDLER: it was an exception, whose vector and error code are below."""
+
 EXIT_CRASH = int(ExitReason.CRASH)
 EXIT_EMULATE = int(ExitReason.EMULATE)
 
@@ -163,7 +166,7 @@ def inject(block: int, vector: int, error_code: int, software: int) -> int:
         flags |= TBF_EXCEPTION_ERRCODE
     address = load64(trap + TrapEntry.address)
     if not address:
-        store64(block + CpuBlock.exit_detail, vector | error_code << 8)
+        store64(block + CpuBlock.exit_detail, DETAIL_EXCEPTION | vector | error_code << 8)
     return create_bounce_frame(block, address, flags, error_code & 0xFFFF_FFFF)
 
 
