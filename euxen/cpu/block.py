@@ -96,7 +96,8 @@ class CpuBlock(Structure):
     invalidate_code: int = u64()
     """``(block, address, bytes)``: machine memory was written: forget what was translated from it"""
     translate: int = u64()
-    """``(block, address, access)``: the host address of what the guest's kernel sees at a linear address, or 0"""
+    """``(block, address, access)``: the host address of what the guest's kernel sees at a linear address, or 0.
+    With 4 in ``access``: what its programs see."""
     on_tsc: int = u64()
     """``(block)``: the time stamp counter"""
     cpuid: int = u64()

@@ -106,7 +106,7 @@ def _stack(vcpu: Vcpu, pointer: int) -> Iterator[str]:
     end = min(pointer + 8 * STACK_LINES * WORDS_PER_LINE, (pointer | PAGE_SIZE - 1) + 1)
     for address in range(pointer, end - 7, 8):
         try:
-            words.append("{:016x}".format(*struct.unpack("<Q", vcpu.read(address, 8))))
+            words.append("{:016x}".format(*struct.unpack("<Q", vcpu.fetch(address, 8))))
         except GuestFault:
             words.append(f"Fault while accessing guest memory at {address:016x}.")
             break

@@ -134,7 +134,7 @@ def _load(vcpu: Vcpu, address: int, size: int) -> bytes:
     data = b""
     for at, start, end in _parts(address, size):
         try:
-            data += vcpu.read(at, end - start)
+            data += vcpu.fetch(at, end - start)
         except GuestFault:
             raise PageFault(at) from None
     return data
@@ -143,6 +143,6 @@ def _load(vcpu: Vcpu, address: int, size: int) -> bytes:
 def _store(vcpu: Vcpu, address: int, data: bytes) -> None:
     for at, start, end in _parts(address, len(data)):
         try:
-            vcpu.write(at, data[start:end])
+            vcpu.store(at, data[start:end])
         except GuestFault:
             raise PageFault(at, PFEC_write_access) from None

@@ -78,11 +78,11 @@ def _fetch(vcpu: Vcpu, address: int) -> bytes:
     """Up to 15 bytes of code: fewer where the next page is not there."""
     here = min(LONGEST_INSTRUCTION, PAGE_SIZE - address % PAGE_SIZE)
     try:
-        code = vcpu.read(address, here)
+        code = vcpu.fetch(address, here)
     except GuestFault:
         raise PageFault(address) from None
     try:
-        return code + vcpu.read(address + here, LONGEST_INSTRUCTION - here)
+        return code + vcpu.fetch(address + here, LONGEST_INSTRUCTION - here)
     except GuestFault:
         return code
 

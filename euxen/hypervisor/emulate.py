@@ -43,7 +43,7 @@ def _forced_cpuid(vcpu: Vcpu, registers: Registers) -> None:
     """UD2, "xen", CPUID: the answer is the policy's, as for CPUID itself."""
     size = len(FORCED_EMULATION + CPUID)
     try:
-        code = vcpu.read(registers.rip, size)
+        code = vcpu.fetch(registers.rip, size)
     except GuestFault:
         raise PageFault((registers.rip + size) & ~0xFFF) from None
     if code != FORCED_EMULATION + CPUID:

@@ -1,7 +1,8 @@
 """Reading and writing a PV guest's memory by its own linear addresses.
 
-Addresses are those of the guest's kernel. None may lie in the part of the address space that is Xen's.
-A fault is never fatal to Xen: the caller gets -EFAULT. Source: xen/arch/x86/include/asm/uaccess.h.
+Addresses are those of the guest's kernel, or of whatever runs when an instruction is emulated. None may lie
+in the part of the address space that is Xen's. A fault is never fatal to Xen: the caller gets -EFAULT.
+Source: xen/arch/x86/include/asm/uaccess.h.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 from euxen.abi.errno import XEN_EFAULT
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import call3, copy, load8, load64, native, signed, store64, ult
-from euxen.hypervisor.records import VcpuRecord
+from euxen.hypervisor.records import TF_kernel_mode, VcpuRecord
 
 HYPERVISOR_VIRT_END = signed(0xFFFF_8800_0000_0000)
 PAGE_MASK = ~0xFFF
-LOAD, STORE = 0, 1
+LOAD, STORE, OF_PROGRAM = 0, 1, 4
+"""What ``CpuBlock.translate`` is asked for."""
 
 
 @native
@@ -31,11 +33,18 @@ def guest_host(block: int, address: int, access: int) -> int:
 
 
 @native
-def copy_from_guest(block: int, host: int, address: int, size: int) -> int:
-    """Copy ``size`` bytes of the guest's memory to ``host``; 0 or -EFAULT."""
+def current_space(block: int) -> int:
+    """OF_PROGRAM while one of the guest's programs runs: whose address space is current."""
+    flags = load64(load64(block + CpuBlock.vcpu) + VcpuRecord.flags)
+    return 0 if flags & TF_kernel_mode else OF_PROGRAM
+
+
+@native
+def copy_in(block: int, host: int, address: int, size: int, space: int) -> int:
+    """Copy ``size`` bytes of the kernel's (space 0) or of a program's memory to ``host``; 0 or -EFAULT."""
     while size > 0:
         part = min(size, 4096 - (address & 0xFFF))
-        source = guest_host(block, address, LOAD)
+        source = guest_host(block, address, LOAD | space)
         if not source:
             return -XEN_EFAULT
         copy(host, source, part)
@@ -46,11 +55,11 @@ def copy_from_guest(block: int, host: int, address: int, size: int) -> int:
 
 
 @native
-def copy_to_guest(block: int, address: int, host: int, size: int) -> int:
-    """Copy ``size`` bytes from ``host`` into the guest's memory; 0 or -EFAULT."""
+def copy_out(block: int, address: int, host: int, size: int, space: int) -> int:
+    """Copy ``size`` bytes from ``host`` into the kernel's (space 0) or a program's memory; 0 or -EFAULT."""
     while size > 0:
         part = min(size, 4096 - (address & 0xFFF))
-        target = guest_host(block, address, STORE)
+        target = guest_host(block, address, STORE | space)
         if not target:
             return -XEN_EFAULT
         copy(target, host, part)
@@ -58,6 +67,18 @@ def copy_to_guest(block: int, address: int, host: int, size: int) -> int:
         address += part
         size -= part
     return 0
+
+
+@native
+def copy_from_guest(block: int, host: int, address: int, size: int) -> int:
+    """Copy ``size`` bytes of the guest kernel's memory to ``host``; 0 or -EFAULT."""
+    return copy_in(block, host, address, size, 0)
+
+
+@native
+def copy_to_guest(block: int, address: int, host: int, size: int) -> int:
+    """Copy ``size`` bytes from ``host`` into the guest kernel's memory; 0 or -EFAULT."""
+    return copy_out(block, address, host, size, 0)
 
 
 @native
@@ -78,6 +99,6 @@ def get_guest(block: int, address: int, size: int) -> int:
 
 @native
 def guest_byte(block: int, address: int) -> int:
-    """One byte of the guest's memory, or -1."""
-    source = guest_host(block, address, LOAD)
+    """One byte of what the guest executes, or -1."""
+    source = guest_host(block, address, LOAD | current_space(block))
     return load8(source) if source else -1

@@ -298,6 +298,21 @@ class Vcpu:
             raise GuestFault
         return buffer.raw
 
+    def fetch(self, address: int, size: int) -> bytes:
+        """The same, of what runs: the kernel, or one of its programs."""
+        buffer = ctypes.create_string_buffer(size)
+        space = guest_access.current_space(self.block)
+        if guest_access.copy_in(self.block, ctypes.addressof(buffer), address, size, space):
+            raise GuestFault
+        return buffer.raw
+
+    def store(self, address: int, data: bytes) -> None:
+        """Copy ``data`` into the memory of what runs. Raises GuestFault."""
+        buffer = ctypes.create_string_buffer(data, len(data))
+        space = guest_access.current_space(self.block)
+        if guest_access.copy_out(self.block, address, ctypes.addressof(buffer), len(data), space):
+            raise GuestFault
+
     def write(self, address: int, data: bytes) -> None:
         """Copy ``data`` into the guest's memory. Raises GuestFault."""
         buffer = ctypes.create_string_buffer(data, len(data))

@@ -50,6 +50,8 @@ PTE_ADDRESS = 0x000F_FFFF_FFFF_F000
 
 LOAD, STORE, FETCH = 0, 1, 2
 """MMUAccessType of the translator."""
+OF_PROGRAM = 4
+"""With one of them, to ``translate``: by the page tables of the guest's programs."""
 
 # Page-fault error codes, and what ``walk`` says where there is no fault.
 PF_PRESENT, PF_WRITE, PF_USER, PF_FETCH = 1, 2, 4, 16
@@ -134,16 +136,18 @@ def root_of(block: int, mmu: int) -> int:
 def translate(block: int, address: int, access: int) -> int:
     """Where the guest kernel's memory at ``address`` is in the host's, up to the end of the page; 0 if it is not.
 
-    For the hypervisor's own access on behalf of the guest. Code that was translated from a page that
-    will be written is forgotten.
+    For the hypervisor's own access on behalf of the guest: of its kernel, or OF_PROGRAM. Code that was
+    translated from a page that will be written is forgotten.
     """
     env = load64(block + CpuBlock.env)
-    entry = entry_of(env, layout.MMU_KERNEL, address)
+    mmu = layout.MMU_USER if access & OF_PROGRAM else layout.MMU_KERNEL
+    access &= ~OF_PROGRAM
+    entry = entry_of(env, mmu, address)
     kind = layout.TLB_WRITE if access == STORE else layout.TLB_READ
     # While a flush is due, the TLB may name memory that is another guest's by now.
     if load64(entry + kind) == address & PAGE_MASK and not load64(block + CpuBlock.flush_pending):
         return address + load64(entry + layout.TLB_ADDEND)
-    if walk(block, load64(block + CpuBlock.root), address, access) != WALK_OK:
+    if walk(block, root_of(block, mmu), address, access) != WALK_OK:
         return 0
     frame = load64(block + CpuBlock.walk_frame)
     if access == STORE and load8(load64(block + CpuBlock.code_map) + (frame >> 12)):
