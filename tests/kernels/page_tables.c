@@ -499,6 +499,43 @@ TEST(user_page_tables)
     CHECK_EQ(enter_user(&context), 111);
 }
 
+/* Xen's own CPUID, by the prefix that has it emulated, and IN, which is: 16 bytes, the second half for data. */
+extern const char emulated[], emulated_end[];
+asm("emulated: ud2; .ascii \"xen\"; cpuid; mov $0x70, %edx; in %dx, %al; lea 8(%rdi), %rdi; insb; mov %rax, %rbx;"
+    "mov $1, %eax; int $0xff; emulated_end:");
+
+static void keep_rbx(struct frame *frame)
+{
+    leave_user(frame->rbx);
+}
+
+/* What Xen reads and writes for a program it finds in the program's own address space. */
+TEST(emulation_in_user_page_tables)
+{
+    u64 *user = copy_of_root(), *l3 = alloc_page(), *l2 = alloc_page(), *l1 = alloc_page();
+    u8 *code = alloc_page(), *data = alloc_page();
+    struct physdev_set_iopl iopl = {3};
+    struct user_context context = user_context_for(NULL, 0);
+
+    memcpy(code, emulated, emulated_end - emulated);
+    l3[0] = make_pte(virt_to_mfn(l2), PTE_RW);
+    l2[0] = make_pte(virt_to_mfn(l1), PTE_RW);
+    l1[0] = make_pte(virt_to_mfn(code), PTE_RO);
+    l1[1] = make_pte(virt_to_mfn(data), PTE_RW);
+    make_read_only(l3);
+    make_read_only(l2);
+    make_read_only(l1);
+    REQUIRE_EQ(mmu_update(virt_to_maddr(&user[FREE_AREA >> 39]), make_pte(virt_to_mfn(l3), PTE_RW)), 0);
+    REQUIRE_EQ(mmuext(MMUEXT_NEW_USER_BASEPTR, virt_to_mfn(user), 0), 0);
+    REQUIRE_EQ(hypercall(physdev_op, PHYSDEVOP_set_iopl, &iopl), 0);
+    trap_handlers[LEAVE_USER] = keep_rbx;
+    context.rip = FREE_AREA;
+    context.rdi = FREE_AREA + PAGE_SIZE;
+    enter_user(&context);
+    CHECK_EQ(data[8], 0);
+    CHECK_EQ(data[9], 0);
+}
+
 static u64 read_trap(u64 address)
 {
     return TRAP_OF("mov (%0), %%rax", :: "r"(address) : "rax");
