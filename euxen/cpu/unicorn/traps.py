@@ -14,6 +14,7 @@ from euxen.cpu.native.language import (
     call2,
     call3,
     call4,
+    load8,
     load32,
     load64,
     native,
@@ -25,8 +26,10 @@ from euxen.cpu.native.language import (
 )
 from euxen.cpu.unicorn import layout
 from euxen.cpu.unicorn.library import Functions
+from euxen.cpu.unicorn.softmmu import OF_PROGRAM
 
-VECTOR_UD, VECTOR_GP = 6, 13
+VECTOR_DB, VECTOR_UD, VECTOR_GP = 1, 6, 13
+INT1 = 0xF1
 CR4_TSD = 1 << 2
 SEP = 1 << 11
 """CPUID.1:EDX, the first of the feature words."""
@@ -123,10 +126,27 @@ def exception(_uc: int, vector: int, block: int) -> int:
 
 @native
 def invalid_instruction(_uc: int, block: int) -> int:
-    """Unicorn's hook for #UD; says that it was handled."""
-    store32(load64(block + CpuBlock.env) + layout.ENV_OLD_EXCEPTION, layout.NO_EXCEPTION)
-    call4(load64(block + CpuBlock.on_trap), block, VECTOR_UD, 0, 0)
+    """Unicorn's hook for #UD; says that it was handled. The library does not know INT1, which raises #DB."""
+    env = load64(block + CpuBlock.env)
+    store32(env + layout.ENV_OLD_EXCEPTION, layout.NO_EXCEPTION)
+    if _opcode(block, env) == INT1:
+        store64(env + state.RIP, load64(env + state.RIP) + 1)
+        call4(load64(block + CpuBlock.on_trap), block, VECTOR_DB, 0, 0)
+    else:
+        call4(load64(block + CpuBlock.on_trap), block, VECTOR_UD, 0, 0)
     return 1
+
+
+@native
+def _opcode(block: int, env: int) -> int:
+    """The first byte of the instruction at RIP, or -1."""
+    hflags = load32(env + state.HFLAGS)
+    address = load64(env + state.RIP)
+    if not hflags & state.HF_CS64:
+        address = (address + load64(env + state.CS + state.BASE)) & 0xFFFF_FFFF
+    space = OF_PROGRAM if hflags & state.HF_CPL == 3 else 0
+    host = call3(load64(block + CpuBlock.translate), block, address, space)
+    return load8(host) if host else -1
 
 
 @native
