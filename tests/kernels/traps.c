@@ -480,6 +480,19 @@ TEST(int_80_without_a_handler)
     CHECK_EQ(((const u8 *)trapped.rip)[0], 0xcd);
 }
 
+static u64 int_1(u64 unused)
+{
+    return TRAP_OF(".byte 0xf1");
+}
+
+/* INT1 is no software interrupt, and no DPL keeps it away. */
+TEST(int1)
+{
+    CHECK_EQ(int_1(0), X86_DB);
+    CHECK_EQ(((const u8 *)trapped.rip)[-1], 0xf1);
+    CHECK_EQ(in_user(int_1, 0), X86_DB);
+}
+
 /* ---- Exceptions in user mode ---- */
 
 static u64 read_unmapped(u64 unused)
