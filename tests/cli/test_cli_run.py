@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from terminal import EUXEN, run
+from terminal import EUXEN, PATIENCE, run
 from toolstack.kernel.elf_writer import HYPERCALL_PAGE, Elf, Load, bzimage, note, pv_notes
 
 from euxen.abi import sched
@@ -250,12 +250,35 @@ class TestEndings:
         )
         kernel = tiny.kernel(tmp_path / "guest", hello)
         command = [str(EUXEN), "run", "--log", "--memory", "16", "--kernel", str(kernel)]
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=default_signals
+        ) as process:
             assert process.stderr is not None
             assert process.stderr.readline() == b"(XEN) (d1) up\n"
             process.send_signal(number)
-            assert process.stderr.read() == b""
-            assert process.wait() == 128 + number
+            _, rest = process.communicate(timeout=PATIENCE)
+            assert (process.returncode, rest) == (128 + number, b"")
+
+    def test_a_signal_that_is_ignored_stays_so(self, tmp_path: Path) -> None:
+        """As nohup(1) starts commands."""
+        code = f"mov $18, %eax; mov $0, %edi; mov $3, %esi; lea text(%rip), %rdx; syscall; {tiny.SPIN}"
+        kernel = tiny.kernel(tmp_path / "guest", f'{code}; text: .ascii "up\n"')
+        command = [str(EUXEN), "run", "--log", "--memory", "16", "--kernel", str(kernel), "--timeout", "1"]
+        with subprocess.Popen(
+            ["nohup", *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stderr is not None
+            while process.stderr.readline() != b"(XEN) (d1) up\n":
+                assert process.poll() is None
+            process.send_signal(signal.SIGHUP)
+            assert process.communicate(timeout=PATIENCE) == (b"", b"euxen: guest was destroyed after 1 s.\n")
+            assert process.returncode == 124
+
+
+def default_signals() -> None:
+    """For a command, whatever started the tests has ignored."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class TestStreams:

@@ -28,6 +28,7 @@ class Archive:
             'Dir::Etc::SourceParts "-";\n'
             'APT::Architecture "amd64";\n'
             'APT::Sandbox::User "";\n'
+            'Acquire::GzipIndexes "true";\n'  # else apt reads the archive's own index, whatever it did last
         )
         self._build = directory / "build"
         self._packages: dict[str, str] = {}

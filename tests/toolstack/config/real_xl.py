@@ -1,6 +1,6 @@
 """Xen's own xl and libxlutil, reading configurations beside a pretend hypervisor, for tests that compare with them.
 
-They need what Debian's packages xen-utils-4.17, libxen-dev and gcc bring.
+xl comes out of Debian's package xen-utils-4.17; the libraries are those of libxen-dev.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-XL = Path("/usr/lib/xen-4.17/bin/xl")
+from packages import need, package_files
 
 
 def compile_c(source: Path, output: Path, *options: str) -> None:
@@ -38,8 +37,7 @@ class RealXl:
     """Real xl."""
 
     def __init__(self, directory: Path) -> None:
-        if not XL.exists():
-            pytest.skip("xl is not here: on Debian 12, install xen-utils-4.17")
+        (self._xl,) = need(lambda: package_files("xen-utils-4.17", "*/lib/xen-4.17/bin/xl"))
         self._file = directory / "f"
         self._library = directory / "pretend_dom0.so"
         compile_c(Path(__file__).with_name("pretend_dom0.c"), self._library, "-shared", "-fPIC")
@@ -47,9 +45,9 @@ class RealXl:
     def dry_run(self, text: str, *overrides: str) -> DryRun:
         """Let xl read a configuration and print what it understood."""
         self._file.write_bytes(text.encode(errors="surrogateescape"))
-        done = subprocess.run(
-            [XL, "create", "-n", self._file, *overrides], env={"LD_PRELOAD": str(self._library)}, capture_output=True
-        )
+        command = [self._xl, "create", "-n", self._file, *overrides]
+        done = subprocess.run(command, env={"LD_PRELOAD": str(self._library)}, capture_output=True)
         messages = done.stderr.decode(errors="surrogateescape").replace(str(self._file), "f")
+        messages = messages.removeprefix("Failed to read config file: /etc/xen/xl.conf: No such file or directory\n")
         config = json.loads(done.stdout) if done.returncode == 0 else {}
         return DryRun(done.returncode, config, messages.removeprefix("Parsing config from f\n"))

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import gzip
 import re
-from pathlib import Path
 
 import pytest
+from packages import need, package_files
 
 from euxen.toolstack.config.errors import ConfigError
 from euxen.toolstack.config.model import DomainConfig
 from euxen.toolstack.config.options import OPTIONS, Form, Option, Treatment
 
-MANUAL = Path("/usr/share/man/man5/xl.cfg.5.gz")
 BASE = {"name": '"g"', "kernel": '"/k"'}
 
 
-@pytest.mark.skipif(not MANUAL.exists(), reason="xl.cfg(5) is not here: on Debian 12, install xen-utils-common")
 def test_every_option_of_the_manual_is_known() -> None:
-    manual = gzip.decompress(MANUAL.read_bytes()).decode()
+    (page,) = need(lambda: package_files("xen-utils-common", "*/man5/xl.cfg.5.gz"))
+    manual = gzip.decompress(page.read_bytes()).decode()
     options = set(re.findall(r'^\.IX Item "([a-z][a-z0-9_]*)=', manual, re.MULTILINE))
     # Keys that are only known within the strings of an option.
     within = {
