@@ -45,7 +45,7 @@ class RealXl:
     def dry_run(self, text: str, *overrides: str) -> DryRun:
         """Let xl read a configuration and print what it understood."""
         self._file.write_bytes(text.encode(errors="surrogateescape"))
-        command = [self._xl, "create", "-n", self._file, *overrides]
+        command = [str(self._xl), "create", "-n", str(self._file), *overrides]
         done = subprocess.run(command, env={"LD_PRELOAD": str(self._library)}, capture_output=True)
         messages = done.stderr.decode(errors="surrogateescape").replace(str(self._file), "f")
         messages = messages.removeprefix("Failed to read config file: /etc/xen/xl.conf: No such file or directory\n")
