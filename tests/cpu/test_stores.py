@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from pv_guest import CODE, PRESENT, SPARE, TABLES, WRITABLE, PvGuest
 
+from euxen.abi.xen import VMASST_TYPE_writable_pagetables
 from euxen.hypervisor.machine import PAGE_SIZE
 
 L1_TABLE = TABLES - 1
@@ -18,6 +19,7 @@ ENTRY = WINDOW + TARGET // PAGE_SIZE % 512 * 8
 @pytest.fixture
 def guest(native: None) -> Iterator[PvGuest]:
     guest = PvGuest()
+    guest.domain.record["vm_assist"] |= 1 << VMASST_TYPE_writable_pagetables
     table = guest.machine.frame(guest.frames[L1_TABLE]).cast("Q")
     table[WINDOW // PAGE_SIZE] = guest.frames[L1_TABLE] << 12 | PRESENT
     table[SHARED_INFO // PAGE_SIZE] = guest.domain.shared_info_frame << 12 | WRITABLE
