@@ -10,7 +10,7 @@ from euxen.cpu.native.language import load64, native, signed, store64
 from euxen.hypervisor.guest_access import copy_from_guest
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.mmu import l1_entry_host
-from euxen.hypervisor.mm.page import get_page_from_mfn, host_of, put_page
+from euxen.hypervisor.mm.page import get_page_from_mfn, host_of, put_page, write_word
 from euxen.hypervisor.mm.pagetable import (
     _PAGE_PRESENT,
     check_descriptor,
@@ -169,7 +169,7 @@ def do_update_descriptor(block: int, address: int, value: int) -> int:
         error = get_page_type(page, pg.PGT_seg_desc_page if is_table else pg.PGT_writable_page)
         if not error:
             machine = load64(domain + DomainRecord.machine)
-            store64(host_of(machine, pg.frame_of(machine, page)) + (address & 0xFFF), checked)
+            write_word(domain, host_of(machine, pg.frame_of(machine, page)) + (address & 0xFFF), checked)
             put_page_type(page, 0)
     put_page(page)
     return -XEN_EINVAL if error else 0

@@ -134,14 +134,22 @@ class BareEngine:
 
     def resume(self, code: bytes) -> Outcome:
         """Execute code in the registers as they are."""
-        self.memory[CODE : CODE + len(code)] = code
-        self.engine.invalidate_code(CODE, len(code))
-        self._outcome = Outcome(TIMEOUT)
-        self.engine.block["exit_reason"] = 0
+        self.place(CODE, code)
         alarm = threading.Timer(PATIENCE, self.engine.kick)
         alarm.start()
         try:
-            self.engine.run()
+            return self.go()
         finally:
             alarm.cancel()
+
+    def place(self, address: int, code: bytes) -> None:
+        """Write code, or any data, into memory."""
+        self.memory[address : address + len(code)] = code
+        self.engine.invalidate_code(address, len(code))
+
+    def go(self) -> Outcome:
+        """Go on from where the registers are. Nobody stops code that does not end."""
+        self._outcome = Outcome(TIMEOUT)
+        self.engine.block["exit_reason"] = 0
+        self.engine.run()
         return self._outcome

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from pv_guest import CODE, DATA, SPARE, TABLES, WRITABLE, PvGuest
+from pv_guest import CODE, DATA, SPARE, TABLES, PvGuest
 
 from euxen.abi.errno import XEN_EFAULT
 from euxen.abi.memory import (

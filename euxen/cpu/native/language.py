@@ -22,8 +22,8 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, cast
 P = ParamSpec("P")
 R = TypeVar("R")
 
-
-SLOTS = 64
+SLOTS = 128
+"""Words of process-wide memory; see ``slots``."""
 
 
 class NativeFunction(Generic[P]):
@@ -173,6 +173,24 @@ def cas64(address: int, expected: int, value: int) -> int:
 @intrinsic
 def xchg64(address: int, value: int) -> int:
     """Atomic exchange; returns what was there."""
+    return 0
+
+
+@intrinsic
+def xchg32(address: int, value: int) -> int:
+    """Atomic exchange of 32 bits; returns what was there."""
+    return 0
+
+
+@intrinsic
+def xchg16(address: int, value: int) -> int:
+    """Atomic exchange of 16 bits; returns what was there."""
+    return 0
+
+
+@intrinsic
+def xchg8(address: int, value: int) -> int:
+    """Atomic exchange of a byte; returns what was there."""
     return 0
 
 

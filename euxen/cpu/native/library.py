@@ -20,7 +20,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from euxen.abi.structure import StructureType
-from euxen.cpu.native.language import Intrinsic, NativeFunction
+from euxen.cpu.native.language import SLOTS, Intrinsic, NativeFunction
 
 Progress = Callable[[int, int], None]
 
@@ -51,7 +51,7 @@ def _toolchain() -> str:
     ours = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("compiler.py", "linker.py"))
     versions = [sys.version, *(importlib.metadata.version(name) for name in ("numba", "llvmlite"))]
     cpu = (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
-    return "\n".join((hashlib.sha256(ours).hexdigest(), *versions, *cpu))
+    return "\n".join((hashlib.sha256(ours).hexdigest(), str(SLOTS), *versions, *cpu))
 
 
 def load(cache: Path, progress: Progress = lambda done, total: None) -> None:

@@ -21,6 +21,7 @@ CPU_CREATED = 16
 CPU_STOP = 17
 CPU_STOPPED = 18
 CPU_EXIT_REQUEST = 21
+CPU_CFLAGS_NEXT_TB = 24
 CPU_INTERRUPT_REQUEST = 28
 CPU_ENV = 296
 CPU_OPAQUE = 33136
@@ -72,6 +73,7 @@ MMU_USER = 1
 # TCGContext and the translator's intermediate code
 TCG_UC = 39280
 TCG_CPU_ENV = 39152
+TCG_TB_CFLAGS = 100
 INDEX_OP_SET_LABEL = 1
 INDEX_OP_LD_I32 = 13
 TCG_COND_LT = 2
@@ -83,6 +85,14 @@ NO_EXCEPTION = 0xFFFF_FFFF
 """``exception_index`` and ``old_exception`` when there is none."""
 EXCP06_ILLOP = 6
 EXCP_INTERRUPT = 0x10000
+EXCP_ATOMIC = 0x10005
+"""What ``cpu_exec`` returns where an instruction has to be executed alone."""
+
+# TranslationBlock
+TB_CFLAGS = 24
+CF_ONE_INSTRUCTION, CF_PARALLEL = 1, 0x80000
+CF_ALONE = CF_ONE_INSTRUCTION | CF_PARALLEL
+"""A block of one instruction, and not the same as one that is made for another purpose. See ``atomics``."""
 
 FEATURE_WORDS: dict[int, tuple[int, int, str]] = {
     0: (0x1, 0, "edx"),

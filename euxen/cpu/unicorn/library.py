@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from euxen.abi.structure import Structure, u64
-from euxen.cpu.native.language import native, slots, store64
+from euxen.cpu.native.language import SLOTS, native, slots, store64
 from euxen.cpu.unicorn import layout
 
 
@@ -97,7 +97,16 @@ class Functions(Structure):
     tlb_protect_code: int = u64()
     tlb_unprotect_code: int = u64()
     tlb_reset_dirty_by_vaddr: int = u64()
+    gen_intermediate_code: int = u64()
+    tcg_tb_lookup: int = u64()
+    cpu_loop_exit_atomic: int = u64()
+    helper_atomic_xchgb: int = u64()
+    helper_atomic_xchgw_le: int = u64()
+    helper_atomic_xchgl_le: int = u64()
+    helper_atomic_xchgq_le: int = u64()
 
+
+assert Functions.size <= 8 * SLOTS
 
 SUFFIX = "_x86_64"
 RELOCATIONS = {1, 6, 7}

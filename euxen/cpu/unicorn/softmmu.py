@@ -13,6 +13,7 @@ from __future__ import annotations
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import (
     call1,
+    call2,
     call3,
     call4,
     call5,
@@ -170,8 +171,27 @@ def tlb_fill(cpu: int, address: int, _size: int, access: int, mmu: int, probe: i
         return 1
     if probe & 0xFF:
         return 0
+    if access == STORE and is_forbidden(fault, mmu) and not _is_alone(block, code):
+        # Perhaps the hypervisor will do the store: it has to be told of one, which an atomic instruction is not.
+        call2(load64(slots() + Functions.cpu_loop_exit_atomic), cpu, code)
     raise_fault(block, address, fault, mmu, code)
     return 0
+
+
+@native
+def is_forbidden(fault: int, mmu: int) -> int:
+    """Whether a store faults so that the hypervisor is asked to do it: by the kernel, to what it may only read."""
+    return 1 if fault > 0 and fault & PF_PRESENT and mmu != layout.MMU_USER else 0
+
+
+@native
+def _is_alone(block: int, code: int) -> int:
+    """Whether translated code is that of an instruction that is executed alone already."""
+    if not code:
+        return 1
+    context = load64(load64(block + CpuBlock.uc) + layout.UC_TCG_CONTEXT)
+    translated = call2(load64(slots() + Functions.tcg_tb_lookup), context, code)
+    return 1 if not translated or load32(translated + layout.TB_CFLAGS) & layout.CF_PARALLEL else 0
 
 
 @native
@@ -270,8 +290,7 @@ def _storable(env: int, address: int, value: int, operand: int, code: int, last:
         block = load64(env - layout.ENV_TO_CPU + layout.CPU_OPAQUE)
         fault = walk(block, root_of(block, mmu), address, STORE)
         if fault != WALK_OK:
-            forbidden = fault > 0 and fault & PF_PRESENT and mmu != layout.MMU_USER
-            if forbidden and call4(load64(block + CpuBlock.on_store), block, address, value, last + 1):
+            if is_forbidden(fault, mmu) and call4(load64(block + CpuBlock.on_store), block, address, value, last + 1):
                 return DONE
             raise_fault(block, address, fault, mmu, code)
         entry = fill_entry(block, env, mmu, address)

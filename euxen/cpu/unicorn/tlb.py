@@ -366,11 +366,11 @@ def entry_changed(block: int, entry: int, old: int, level: int) -> int:
     offset = entry - load64(block + CpuBlock.ram)
     slot = (offset & 0xFFF) >> 3
     use = load64(block + CpuBlock.table_uses) + (offset >> 12) * TableUse.size
-    if level == 4:
-        if slot >= XEN_SLOTS_END:
-            store64(block + CpuBlock.kernel_changed, 1)
+    if level == 4 and slot >= XEN_SLOTS_END:
+        store64(block + CpuBlock.kernel_changed, 1)
     elif load64(use) == load64(block + CpuBlock.tlb_epoch):
         region = load64(use + TableUse.region)
+        # A table of level 4 is here where it also stands in the place of a lower one, and so maps page tables.
         if level > 1 or region == SEVERAL:
             store64(block + CpuBlock.kernel_changed, 1)
         else:

@@ -192,7 +192,8 @@ def run(block: int) -> int:
     while load64(block + CpuBlock.exit_reason) == 0:
         # On its way in the library takes all flags from EFLAGS, and on its way out it puts them there.
         store64(env + state.EFLAGS, state.rflags(block))
-        call2(load64(slots() + Functions.cpu_exec), uc, cpu)
+        if call2(load64(slots() + Functions.cpu_exec), uc, cpu) & 0xFFFF_FFFF == layout.EXCP_ATOMIC:
+            store32(cpu + layout.CPU_CFLAGS_NEXT_TB, layout.CF_ALONE)
         state.set_rflags(block, load64(env + state.EFLAGS))
     store32(uc + layout.UC_NESTED_LEVEL, 0)
     return load64(block + CpuBlock.exit_reason)

@@ -40,7 +40,7 @@ from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import and64, call2, call3, copy, fill, load32, load64, native, or64, store64
 from euxen.hypervisor.guest_access import LOAD, addr_ok, copy_from_guest, get_guest, guest_host, put_guest
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm.page import frame_of, get_page_from_mfn, host_of, level_of, page_of, put_page
+from euxen.hypervisor.mm.page import frame_of, get_page_from_mfn, host_of, level_of, page_of, put_page, write_word
 from euxen.hypervisor.mm.pagetable import (
     _PAGE_PRESENT,
     PADDR_MASK,
@@ -116,22 +116,12 @@ def _pt_update(domain: int, pointer: int, value: int, preserve_ad: int) -> int:
         elif level <= 4:
             error = mod_ln_entry(host, value, level, page, preserve_ad, domain)
         elif info & pg.PGT_type_mask == pg.PGT_writable_page:
-            error = _write_word(domain, host, value)
+            error = write_word(domain, host, value)
     elif get_page_type(page, pg.PGT_writable_page) == 0:
-        error = _write_word(domain, host, value)
+        error = write_word(domain, host, value)
         put_page_type(page, 0)
     put_page(page)
     return error
-
-
-@native
-def _write_word(domain: int, host: int, value: int) -> int:
-    """Write a word of ordinary memory."""
-    block = load64(domain + DomainRecord.block)
-    if block:
-        call3(load64(block + CpuBlock.invalidate_code), block, host - load64(block + CpuBlock.ram), 8)
-    store64(host, value)
-    return 0
 
 
 @native

@@ -8,7 +8,7 @@ of its entries was found to be harmless. Everything else here is bookkeeping for
 from __future__ import annotations
 
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import cas64, load64, native, shr, signed, store64, ult
+from euxen.cpu.native.language import call3, cas64, load64, native, shr, signed, store64, ult
 from euxen.hypervisor.mm.heap import free_frame
 from euxen.hypervisor.records import PAGE_INFO_SHIFT, DomainRecord, MachineRecord, PageInfo
 from euxen.hypervisor.records import PAGE_SHIFT as PAGE_SHIFT
@@ -56,6 +56,16 @@ def mfn_valid(machine: int, frame: int) -> int:
 def host_of(machine: int, frame: int) -> int:
     """Where a frame's contents are in the host's memory (map_domain_page)."""
     return load64(machine + MachineRecord.ram) + (frame << PAGE_SHIFT)
+
+
+@native
+def write_word(domain: int, host: int, value: int) -> int:
+    """Write a word of a guest's ordinary memory, which may be code that its engine has translated."""
+    block = load64(domain + DomainRecord.block)
+    if block:
+        call3(load64(block + CpuBlock.invalidate_code), block, host - load64(block + CpuBlock.ram), 8)
+    store64(host, value)
+    return 0
 
 
 @native

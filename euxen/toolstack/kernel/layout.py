@@ -82,11 +82,13 @@ def reasons_against(
         return ("no XEN_ELFNOTE_PHYS32_ENTRY: built without CONFIG_PVH",)
     reasons = _pv_notes(machine, notes) if kind is GuestKind.PV else []
     reasons += [f"unknown feature required in XEN_ELFNOTE_FEATURES: {name!r}" for name in notes.unknown_required]
+    if notes.elf_paddr_offset is not None and notes.virt_base is None:
+        reasons.append("XEN_ELFNOTE_PADDR_OFFSET set, XEN_ELFNOTE_VIRT_BASE unset")
     if notes.f_required >> XENFEAT.dom0 & 1:
         reasons.append("XENFEAT_dom0 required: the kernel does not support unprivileged (DomU) operation")
     layout = layout_of(kind, notes, segments, e_entry)
-    reasons += _addresses(layout)
-    reasons += _pv_addresses(layout, notes) if kind is GuestKind.PV else _pvh_addresses(layout)
+    reasons += _addresses(layout, notes)
+    reasons += _pv_addresses(layout) if kind is GuestKind.PV else _pvh_addresses(layout)
     return tuple(reasons)
 
 
@@ -104,14 +106,12 @@ def _pv_notes(machine: int, notes: XenNotes) -> list[str]:
         )
     if not notes.xen_ver.startswith("xen-3.0"):
         reasons.append(f"XEN_ELFNOTE_XEN_VERSION is {notes.xen_ver!r} and not 'xen-3.0'")
-    if notes.elf_paddr_offset is not None and notes.virt_base is None:
-        reasons.append("XEN_ELFNOTE_PADDR_OFFSET set, XEN_ELFNOTE_VIRT_BASE unset")
     if notes.f_required >> XENFEAT.auto_translated_physmap & 1:
         reasons.append("XENFEAT_auto_translated_physmap required: PV autotranslate guests are no longer supported")
     return reasons
 
 
-def _addresses(layout: Layout) -> list[str]:
+def _addresses(layout: Layout, notes: XenNotes) -> list[str]:
     """libelf's "ELF start or entries are out of bounds", told apart."""
     kernel = f"the kernel, {layout.virt_kstart:#x} to {layout.virt_kend:#x}"
     if layout.virt_kstart > layout.virt_kend:
@@ -121,13 +121,13 @@ def _addresses(layout: Layout) -> list[str]:
         reasons.append(f"entry {layout.virt_entry:#x} outside {kernel}")
     if layout.virt_base > layout.virt_kstart:
         reasons.append(f"XEN_ELFNOTE_VIRT_BASE {layout.virt_base:#x} behind the start of {kernel}")
+    if notes.p2m_base is not None and layout.virt_kstart <= notes.p2m_base < layout.virt_kend:
+        reasons.append(f"XEN_ELFNOTE_INIT_P2M {notes.p2m_base:#x} inside the kernel")
     return reasons
 
 
-def _pv_addresses(layout: Layout, notes: XenNotes) -> list[str]:
+def _pv_addresses(layout: Layout) -> list[str]:
     reasons = []
-    if notes.p2m_base is not None and layout.virt_kstart <= notes.p2m_base < layout.virt_kend:
-        reasons.append(f"XEN_ELFNOTE_INIT_P2M {notes.p2m_base:#x} inside the kernel")
     if layout.virt_kstart % _PAGE_SIZE:
         reasons.append(f"start of the kernel {layout.virt_kstart:#x} not page-aligned")
     start, end = layout.virt_base, layout.virt_kend

@@ -207,6 +207,8 @@ OURS_ONLY = re.compile(r"not page-aligned|not canonical|autotranslate|above 4 Gi
 @example(Elf(notes=pv_notes(note(FEATURES, "!dom0"))))
 @example(Elf(notes=pv_notes(note(BSD_SYMTAB, "yes")), sections=SYMBOLS))
 @example(Elf(notes=note(PHYS32_ENTRY, 0x100000) + note(BSD_SYMTAB, "yes"), sections=SYMBOLS, bits=32))
+@example(Elf(notes=note(INIT_P2M, 0x100000) + note(PHYS32_ENTRY, 0x100000)))
+@example(Elf(notes=note(PADDR_OFFSET, 0) + note(PHYS32_ENTRY, 0x100000)))
 @example(Elf(sections=[Section("__xen_guest", data=b"LOADER=generic,XEN_VER=xen-3.0,VIRT_BASE=0x100000\0")]))
 def test_any_notes(libxenguest: Oracle, tmp_path: Path, elf: Elf) -> None:
     path = tmp_path / "kernel"

@@ -1,0 +1,104 @@
+"""Locked instructions, atomic also to those who share memory with the guest: other guests, Xen, Domain 0.
+
+The library translates LOCK into a plain load and store, as it runs one CPU at a time. It has atomic
+functions for when several run, and ``translate_block`` has it call them. Where they give up, as on an operand
+that is not aligned, the instruction is executed alone in a block of its own, with load and store after all.
+The library's atomic XCHG is none; here is one that is.
+"""
+
+from __future__ import annotations
+
+from euxen.cpu.native.language import call3, load32, load64, native, slots, store32, xchg8, xchg16, xchg32, xchg64
+from euxen.cpu.unicorn import layout
+from euxen.cpu.unicorn.library import Functions
+from euxen.cpu.unicorn.softmmu import (
+    STORE,
+    WALK_OK,
+    is_forbidden,
+    load_8,
+    load_16,
+    load_32,
+    load_64,
+    raise_fault,
+    root_of,
+    store_8,
+    store_16,
+    store_32,
+    store_64,
+    walk,
+)
+from euxen.cpu.unicorn.tlb import PAGE_MASK, entry_of, fill_entry
+
+
+@native
+def translate_block(cpu: int, block: int, instructions: int) -> int:
+    """``gen_intermediate_code``: with atomic instructions, except for one that is executed alone."""
+    context = load64(load64(cpu + layout.CPU_UC) + layout.UC_TCG_CONTEXT)
+    store32(context + layout.TCG_TB_CFLAGS, load32(context + layout.TCG_TB_CFLAGS) ^ layout.CF_PARALLEL)
+    return call3(load64(slots() + Functions.gen_intermediate_code), cpu, block, instructions)
+
+
+@native
+def _exchangeable(env: int, address: int, operand: int, code: int, last: int) -> int:
+    """The host address for an exchange of ``last + 1`` bytes, or 0 where it has to be a load and a store."""
+    mmu = operand & 15
+    entry = entry_of(env, mmu, address)
+    page = address & PAGE_MASK
+    if address & last:
+        return 0
+    if load64(entry + layout.TLB_WRITE) != page:
+        block = load64(env - layout.ENV_TO_CPU + layout.CPU_OPAQUE)
+        # Before the load, which would fault as one.
+        fault = walk(block, root_of(block, mmu), address, STORE)
+        if fault != WALK_OK:
+            if not is_forbidden(fault, mmu):
+                raise_fault(block, address, fault, mmu, code)
+            return 0
+        entry = fill_entry(block, env, mmu, address)
+        if load64(entry + layout.TLB_WRITE) != page:
+            return 0
+    return address + load64(entry + layout.TLB_ADDEND)
+
+
+@native
+def xchg_8(env: int, address: int, value: int, operand: int, return_address: int) -> int:
+    """``helper_atomic_xchgb``."""
+    host = _exchangeable(env, address, operand, return_address, 0)
+    if host:
+        return xchg8(host, value)
+    old = load_8(env, address, operand, return_address)
+    store_8(env, address, value, operand, return_address)
+    return old
+
+
+@native
+def xchg_16(env: int, address: int, value: int, operand: int, return_address: int) -> int:
+    """``helper_atomic_xchgw_le``."""
+    host = _exchangeable(env, address, operand, return_address, 1)
+    if host:
+        return xchg16(host, value)
+    old = load_16(env, address, operand, return_address)
+    store_16(env, address, value, operand, return_address)
+    return old
+
+
+@native
+def xchg_32(env: int, address: int, value: int, operand: int, return_address: int) -> int:
+    """``helper_atomic_xchgl_le``."""
+    host = _exchangeable(env, address, operand, return_address, 3)
+    if host:
+        return xchg32(host, value)
+    old = load_32(env, address, operand, return_address)
+    store_32(env, address, value, operand, return_address)
+    return old
+
+
+@native
+def xchg_64(env: int, address: int, value: int, operand: int, return_address: int) -> int:
+    """``helper_atomic_xchgq_le``."""
+    host = _exchangeable(env, address, operand, return_address, 7)
+    if host:
+        return xchg64(host, value)
+    old = load_64(env, address, operand, return_address)
+    store_64(env, address, value, operand, return_address)
+    return old
