@@ -22,6 +22,7 @@ from euxen.hypervisor.watchdog import Watchdogs
 
 if TYPE_CHECKING:
     from euxen.cpu.engine import Engine
+    from euxen.hypervisor.foreign import ForeignPage
 
 SECOND = 1_000_000_000
 DEFAULT_MAX_EVTCHN_PORT = 1023
@@ -54,6 +55,8 @@ class Domain:
         self.reported_shutdown_code: int | None = None
         self.crash_reason: str | None = None
         self.watchdogs = Watchdogs(self)
+        self.foreign_pages: list[ForeignPage] = []
+        """Pages that Domain 0 has mapped."""
         self.memory_map: list[tuple[int, int, int]] = []
         """What XENMEM_memory_map answers: (address, bytes, E820_*)."""
         self.console_write: Callable[[bytes], None] = lambda data: None
@@ -109,6 +112,11 @@ class Domain:
             for frame in range(first, first + count):
                 pg.assign_page(self.record.address, frame)
         return first
+
+    def held_frames(self) -> list[int]:
+        """The frames of the domain's memory that Xen and Domain 0 have mapped writable, as often as they have."""
+        mapped = [page.frame for page in self.foreign_pages]
+        return mapped + [frame for vcpu in self.vcpus for frame in vcpu.held_frames()]
 
     @property
     def max_pfn(self) -> int:

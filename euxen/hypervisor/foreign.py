@@ -20,6 +20,9 @@ class ForeignPage:
         error = pagetable.get_page_and_type_from_mfn(domain.record.address, frame, pg.PGT_writable_page)
         if error:
             raise XenError(-error)
+        self.frame = frame
+        self._pages = domain.foreign_pages
+        self._pages.append(self)
         self._page = pg.page_of(domain.machine.record.address, frame)
         self.memory = domain.machine.frame(frame)
 
@@ -28,3 +31,4 @@ class ForeignPage:
         if self._page:
             pagetable.put_page_and_type(self._page)
             self._page = 0
+            self._pages.remove(self)

@@ -101,6 +101,10 @@ class Machine:
         """The contents of a machine frame."""
         return self.ram[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]
 
+    def heap_words(self) -> memoryview:
+        """The heap's bits: a word for 64 frames, a bit set for each that is free."""
+        return self._heap.words()
+
     def now(self) -> int:
         """System time, in ns since the machine was made."""
         from euxen.hypervisor import time

@@ -264,6 +264,16 @@ class Vcpu:
             self._debug_registers[number] = self.domain.engine.debug_register(number)
         return self._debug_registers[number]
 
+    def gdt_frames(self) -> list[int]:
+        """The frames of the vCPU's GDT."""
+        start = (self.record.address - self.record.memory.address + VcpuRecord.offsetof("gdt_frames")) // 8
+        count = -(-self.record["gdt_ents"] // descriptors.ENTRIES_PER_FRAME)
+        return list(self.record.memory.words()[start : start + count])
+
+    def held_frames(self) -> list[int]:
+        """The frames of the guest's memory in which Xen has something of this vCPU's."""
+        return [pg.frame_of(self.domain.machine.record.address, self._info_page)] if self._info_page else []
+
     def release(self) -> None:
         """Give up what the vCPU refers to: page tables and GDT."""
         descriptors.destroy_gdt(self.record.address)

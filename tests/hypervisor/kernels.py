@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 
 from euxen.abi.sched import SHUTDOWN_poweroff
 from euxen.hypervisor.domain import Domain
+from euxen.hypervisor.audit import audit
 from euxen.hypervisor.pcpu import Pcpu
 from euxen.toolstack.create import Request, create, destroy
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
@@ -134,6 +135,7 @@ def boot(
         running.console.send(keyboard)
         _run(domain, patience)
         said = _text(console), _text(xen_console), tuple(log)
+        assert not (wrong := audit(host.machine, host.hypervisor.domains.values())), "\n".join(wrong)
     finally:
         destroy(host, domain.domid)
     frames_lost = free_before - host.machine.record["free_pages"]

@@ -1,0 +1,137 @@
+"""Do the counts add up? Compares the frame table with all that holds references (the audits of Xen's debug builds).
+
+For whoever looks for bugs of the hypervisor's: tests and ``euxen fuzz``. No guest may run meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from euxen.hypervisor.domain import Domain
+from euxen.hypervisor.machine import Machine
+from euxen.hypervisor.mm import page as pg
+from euxen.hypervisor.mm.pagetable import (
+    _PAGE_PRESENT,
+    _PAGE_RW,
+    ENTRIES,
+    FIRST_XEN_SLOT,
+    LAST_XEN_SLOT,
+    PADDR_MASK,
+    PGT_TABLES,
+)
+from euxen.hypervisor.records import PageInfo
+
+WORD = (1 << 64) - 1
+FIELDS = PageInfo.size // 8
+WRITABLE, SEGMENTS = (pg.PGT_writable_page & WORD) >> 61, (pg.PGT_seg_desc_page & WORD) >> 61
+TYPES = {0: "none", 1: "l1", 2: "l2", 3: "l3", 4: "l4", SEGMENTS: "seg_desc", 6: "shared", WRITABLE: "writable"}
+
+
+def audit(machine: Machine, domains: Iterable[Domain]) -> list[str]:
+    """What is wrong with a machine that has these domains, in a sentence each; nothing where all is well."""
+    return list(_Audit(machine, list(domains)).findings())
+
+
+class _Audit:
+    """What every frame should say of itself, from all that refers to it."""
+
+    def __init__(self, machine: Machine, domains: list[Domain]) -> None:
+        self._machine = machine
+        self._domains = {domain.record.address: domain for domain in domains}
+        self._words = machine.frame_table.words()
+        self._top = machine.record["heap_top"]
+        self._references: Counter[int] = Counter()
+        self._types: Counter[tuple[int, int]] = Counter()
+        """By frame and type."""
+
+    def _count(self, frame: int) -> int:
+        return int(self._words[frame * FIELDS])
+
+    def _type(self, frame: int) -> int:
+        return int(self._words[frame * FIELDS + 1])
+
+    def _owner(self, frame: int) -> Domain | None:
+        return self._domains.get(int(self._words[frame * FIELDS + 2]))
+
+    def findings(self) -> Iterator[str]:
+        """Every difference."""
+        owned: Counter[int] = Counter()
+        for frame in range(self._top):
+            count, owner = self._count(frame), self._owner(frame)
+            if count & pg.PGC_count_mask and owner is None:
+                yield f"mfn {frame:#x} has {count & pg.PGC_count_mask} references and no owner that exists"
+            if count & pg.PGC_allocated:
+                self._references[frame] += 1
+            if count & pg.PGC_xen_heap:
+                self._types[frame, WRITABLE] += 1
+            elif count & pg.PGC_count_mask and owner is not None:
+                owned[owner.domid] += 1
+            self._follow_table(frame)
+        for domain in self._domains.values():
+            self._follow_domain(domain)
+            if owned[domain.domid] != domain.record["tot_pages"]:
+                yield f"{domain} has {owned[domain.domid]} pages, and tot_pages is {domain.record['tot_pages']}"
+        for frame in range(self._top):
+            yield from self._check(frame)
+        yield from self._check_heap()
+
+    def _refer(self, frame: int, kind: int | None) -> None:
+        self._references[frame] += 1
+        if kind is not None:
+            self._types[frame, kind] += 1
+
+    def _follow_table(self, frame: int) -> None:
+        """What a page table's entries refer to, and its pin."""
+        info = self._type(frame)
+        level = info >> 61
+        if info & pg.PGT_pinned:
+            self._refer(frame, level)
+        if level not in PGT_TABLES or not info & pg.PGT_count_mask or not info & pg.PGT_validated:
+            return
+        entries = self._machine.frame(frame).cast("Q")
+        for slot in range(ENTRIES):
+            entry = entries[slot]
+            if not entry & _PAGE_PRESENT or (level == 4 and FIRST_XEN_SLOT <= slot <= LAST_XEN_SLOT):
+                continue
+            target = (entry & PADDR_MASK) >> pg.PAGE_SHIFT
+            if level == 1:
+                self._refer(target, WRITABLE if entry & _PAGE_RW else None)
+            elif target != frame:
+                # One of the same level is a linear mapping.
+                self._refer(target, level if self._type(target) >> 61 == level else level - 1)
+
+    def _follow_domain(self, domain: Domain) -> None:
+        """What a domain's vCPUs and Domain 0 hold."""
+        for frame in domain.held_frames():
+            self._refer(frame, WRITABLE)
+        for vcpu in domain.vcpus:
+            for field in ("guest_table", "guest_table_user"):
+                if vcpu.record[field]:
+                    self._refer(vcpu.record[field], 4)
+            for frame in vcpu.gdt_frames():
+                self._refer(frame, SEGMENTS)
+
+    def _check(self, frame: int) -> Iterator[str]:
+        count, info = self._count(frame) & pg.PGC_count_mask, self._type(frame)
+        if count != self._references[frame]:
+            yield f"mfn {frame:#x} has count_info {count:#x}, and {self._references[frame]} references are to be found"
+        kinds = {kind: self._types[frame, kind] for kind in TYPES if self._types[frame, kind]}
+        if len(kinds) > 1:
+            yield f"mfn {frame:#x} is used as {' and '.join(TYPES[kind] for kind in kinds)} at once"
+        expected, held = sum(kinds.values()), info & pg.PGT_count_mask
+        if expected != held or (held and info >> 61 not in kinds):
+            yield f"mfn {frame:#x} has {held} references as {TYPES[info >> 61]}, and to be found are {kinds}"
+        if held and not info & pg.PGT_validated:
+            yield f"mfn {frame:#x} is in use as {TYPES[info >> 61]} and was not validated"
+
+    def _check_heap(self) -> Iterator[str]:
+        free = 0
+        for number, word in enumerate(self._machine.heap_words()):
+            free += word.bit_count()
+            for bit in range(64) if number * 64 < self._top and word else ():
+                frame = number * 64 + bit
+                if word >> bit & 1 and frame < self._top and self._count(frame) & pg.PGC_count_mask:
+                    yield f"mfn {frame:#x} is free and has count_info {self._count(frame):#x}"
+        if free != self._machine.record["free_pages"]:
+            yield f"{free} frames are free, and free_pages is {self._machine.record['free_pages']}"
