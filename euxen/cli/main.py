@@ -15,11 +15,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from euxen import __version__
-from euxen.cli import fetch, inspect, run
+from euxen.cli import fetch, fuzz, inspect, run
 from euxen.toolstack.errors import UserError
 
 _VERBS = (
     fetch,
+    fuzz,
     inspect,
     run,
 )

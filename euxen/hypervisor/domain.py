@@ -158,6 +158,10 @@ class Domain:
         if self.shutdown_code is None:
             self.shutdown_code = reason if self.reported_shutdown_code is None else self.reported_shutdown_code
 
+    def resume(self) -> None:
+        """Go on behind a shutdown (domain_resume)."""
+        self.shutdown_code = None
+
     def crash(self, reason: str) -> None:
         """The domain did what no domain may do (domain_crash). ``reason`` is one sentence for people."""
         self.crash_reason = reason

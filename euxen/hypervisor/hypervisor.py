@@ -82,6 +82,10 @@ class Control:
         domain.set_cpuid(default_policy(Tsc(machine.tsc_khz, multiplier, shift), machine.frames - 1))
         return domain.domid
 
+    def resume_domain(self, domid: int) -> None:
+        """XEN_DOMCTL_resumedomain: one that has suspended itself goes on as if it had not (domain_resume)."""
+        self.domain(domid).resume()
+
     def destroy_domain(self, domid: int) -> None:
         """XEN_DOMCTL_destroydomain."""
         domain = self.domain(domid)

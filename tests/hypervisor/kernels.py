@@ -18,8 +18,8 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from euxen.abi.sched import SHUTDOWN_poweroff
-from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.audit import audit
+from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.pcpu import Pcpu
 from euxen.toolstack.create import Request, create, destroy
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
