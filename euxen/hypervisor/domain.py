@@ -180,6 +180,7 @@ class Domain:
             self.engine = None
         self.grant_table.release()
         heap.free_frame(self.machine.record.address, self.shared_info_frame)
+        self.machine.return_free_memory()
 
     def _relinquish_memory(self) -> None:
         """Unpin every page table, then drop the reference by which the domain holds each page."""

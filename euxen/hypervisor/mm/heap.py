@@ -146,3 +146,44 @@ def free_frame(machine: int, frame: int) -> int:
     _mark(machine, frame, 1, 1)
     unlock(machine + MachineRecord.heap_lock)
     return 0
+
+
+@native
+def _is_dirty(machine: int, frame: int) -> int:
+    """Whether a frame is free and has somebody's data in it."""
+    if not shr(load64(load64(machine + MachineRecord.heap) + (frame >> WORD_ORDER) * 8), frame & 63) & 1:
+        return 0
+    page = load64(machine + MachineRecord.frame_table) + (frame << PAGE_INFO_SHIFT)
+    return 1 if load64(page + PageInfo.count_info) & PGC_need_scrub else 0
+
+
+@native
+def next_dirty(machine: int, frame: int) -> int:
+    """The first free frame from ``frame`` on that would have to be cleared, or NONE."""
+    top = load64(machine + MachineRecord.heap_top)
+    while frame < top and not _is_dirty(machine, frame):
+        frame += 1
+    return frame if frame < top else NONE
+
+
+@native
+def take_dirty(machine: int, first: int) -> int:
+    """Take the free frames from ``first`` on that would have to be cleared, so that nobody gets them; how many."""
+    lock(machine + MachineRecord.heap_lock)
+    end = first
+    while end < load64(machine + MachineRecord.heap_top) and _is_dirty(machine, end):
+        end += 1
+    _mark(machine, first, end - first, 0)
+    unlock(machine + MachineRecord.heap_lock)
+    return end - first
+
+
+@native
+def give_cleared(machine: int, first: int, count: int) -> int:
+    """Give frames back that have zeroes in them."""
+    for frame in range(first, first + count):
+        store64(load64(machine + MachineRecord.frame_table) + (frame << PAGE_INFO_SHIFT) + PageInfo.count_info, 0)
+    lock(machine + MachineRecord.heap_lock)
+    _mark(machine, first, count, 1)
+    unlock(machine + MachineRecord.heap_lock)
+    return 0

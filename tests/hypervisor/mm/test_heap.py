@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 
 import pytest
@@ -73,3 +74,27 @@ def test_random_sequences_agree_with_a_set(machine: Machine) -> None:
                 heap.free_frame(machine.record.address, held.pop())
         assert len(set(held)) == len(held)
         assert machine.record["free_pages"] == free - len(held)
+
+
+def resident(machine: Machine) -> int:
+    """Bytes of the host's that the machine's memory takes."""
+    pages = ctypes.create_string_buffer(machine.frames)
+    assert ctypes.CDLL(None).mincore(ctypes.c_void_p(machine.ram_address), ctypes.c_size_t(MEMORY), pages) == 0
+    return sum(page & 1 for page in pages.raw) * PAGE_SIZE
+
+
+def test_free_memory_goes_back_to_the_host(machine: Machine) -> None:
+    free, before = machine.record["free_pages"], resident(machine)
+    frames = [frame for _ in range(20) for frame in frames_of(machine.allocate_run(3) or 0, 3)]
+    kept = set(frames[::7])
+    for frame in frames:
+        machine.frame(frame)[:4] = b"data"
+    assert resident(machine) == before + len(frames) * PAGE_SIZE
+    for frame in set(frames) - kept:
+        heap.free_frame(machine.record.address, frame)
+    machine.return_free_memory()
+    assert resident(machine) == before + len(kept) * PAGE_SIZE
+    assert machine.record["free_pages"] == free - len(kept)
+    for frame in frames:
+        assert bytes(machine.frame(frame)[:4]) == (b"data" if frame in kept else bytes(4))
+    assert not any(any(machine.frame(machine.allocate_run(0) or 0)) for _ in range(2 * len(frames)))
