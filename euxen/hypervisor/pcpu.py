@@ -16,7 +16,7 @@ from euxen.abi.vcpu import RUNSTATE_blocked, RUNSTATE_running
 from euxen.abi.xen import HYPERVISOR_multicall, MulticallEntry
 from euxen.cpu import state
 from euxen.cpu.engine import ExitReason
-from euxen.cpu.registers import Registers
+from euxen.cpu.registers import MASK, Registers
 from euxen.hypervisor import crash, ctrlreg, descriptors, entry, time, traps
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.emulate import emulate
@@ -172,7 +172,7 @@ class Pcpu:
                 arguments = struct.pack(f"<{len(continuation.arguments)}Q", *continuation.arguments)
                 vcpu.write(calls + MulticallEntry.offsets["args"], arguments)
                 raise Continuation(calls, count) from None
-            vcpu.write(calls + MulticallEntry.offsets["result"], struct.pack("<q", result))
+            vcpu.write(calls + MulticallEntry.offsets["result"], struct.pack("<Q", result & MASK))
         except GuestFault:
             return -XEN_EFAULT
         if count > 1:

@@ -240,6 +240,10 @@ TEST(unmask_of_a_port_that_has_nothing)
     CHECK(!port_is_masked(port));
     CHECK_EQ(upcalls, 0);
     CHECK_EQ(unmask_port(FAR_PORT), -XEN_EINVAL);
+    /* Nobody gets port 0, but it is there. */
+    set_port_mask(0, true);
+    CHECK_EQ(unmask_port(0), 0);
+    CHECK(!port_is_masked(0));
 }
 
 /* An event for a port that has one makes no difference. */
@@ -342,6 +346,8 @@ TEST(status_that_is_refused)
     CHECK_EQ(evtchn(EVTCHNOP_status, &status), -XEN_EINVAL);
     status = (struct evtchn_status){.dom = 0, .port = 1};
     CHECK_EQ(evtchn(EVTCHNOP_status, &status), -XEN_EPERM);
+    status.port = FAR_PORT;
+    CHECK_EQ(evtchn(EVTCHNOP_status, &status), -XEN_EINVAL);
     status.dom = NOBODYS;
     CHECK_EQ(evtchn(EVTCHNOP_status, &status), -XEN_ESRCH);
     status = (struct evtchn_status){.dom = own_domid(), .port = 1};

@@ -89,6 +89,43 @@ TEST(long_multicall)
             break;
 }
 
+/* Results that no signed number holds: addresses, and what the guest itself says of its memory. */
+TEST(multicall_with_large_results)
+{
+    domid_t self = DOMID_SELF;
+    multicall_entry_t calls[] = {
+        {.op = __HYPERVISOR_get_debugreg, .args = {0}},
+        {.op = __HYPERVISOR_memory_op, .args = {XENMEM_maximum_gpfn, (u64)&self}},
+    };
+
+    REQUIRE_EQ(hypercall(set_debugreg, 0, 0xffffffff81000000ul), 0);
+    shared_info->arch.max_pfn = ~0ul;
+    CHECK_EQ(hypercall(multicall, calls, ARRAY_SIZE(calls)), 0);
+    CHECK_EQ(calls[0].result, 0xffffffff81000000ul);
+    CHECK_EQ(calls[1].result, ~0ul - 1);
+}
+
+/* What comes after a call that waits is done after the wait. */
+TEST(multicall_that_blocks)
+{
+    struct evtchn_bind_virq bind = {.virq = VIRQ_TIMER, .vcpu = 0};
+    struct vcpu_runstate_info runstate;
+    u64 deadline = system_time() + 20000000;
+    multicall_entry_t calls[] = {
+        {.op = __HYPERVISOR_set_timer_op, .args = {deadline}},
+        {.op = __HYPERVISOR_sched_op, .args = {SCHEDOP_block}},
+        {.op = __HYPERVISOR_set_timer_op, .args = {0}},
+        {.op = __HYPERVISOR_vcpu_op, .args = {VCPUOP_get_runstate_info, 0, (u64)&runstate}},
+    };
+
+    REQUIRE_EQ(hypercall(vcpu_op, VCPUOP_stop_periodic_timer, 0, 0), 0);
+    REQUIRE_EQ(hypercall(event_channel_op, EVTCHNOP_bind_virq, &bind), 0);
+    set_port_mask(bind.port, false);
+    CHECK_EQ(hypercall(multicall, calls, ARRAY_SIZE(calls)), 0);
+    CHECK(runstate.state_entry_time >= deadline);
+    CHECK_EQ(events[bind.port], 1);
+}
+
 TEST(multicall_in_a_multicall)
 {
     multicall_entry_t inner = {.op = __HYPERVISOR_xen_version, .result = 99};
@@ -113,6 +150,7 @@ TEST(multicalls_that_cannot_be_read)
     CHECK_EQ(hypercall(multicall, UNMAPPED, 1), -XEN_EFAULT);
     CHECK_EQ(hypercall(multicall, XENS_OWN, 1), -XEN_EFAULT);
     CHECK_EQ(hypercall(multicall, UNMAPPED, 0), 0);
+    CHECK_EQ(hypercall(multicall, XENS_OWN, 0), -XEN_EFAULT);
     calls--;
     calls[0] = (multicall_entry_t){.op = __HYPERVISOR_xen_version};
     CHECK_EQ(hypercall(multicall, calls, 2), -XEN_EFAULT);
