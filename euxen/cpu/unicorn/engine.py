@@ -16,7 +16,7 @@ from euxen.cpu.cpuid import Leaf
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.native.language import NativeFunction
 from euxen.cpu.native.memory import Memory, Record
-from euxen.cpu.unicorn import atomics, features, floats, jumps, layout, segments, softmmu, tlb, translate, traps
+from euxen.cpu.unicorn import atomics, features, floats, jumps, layout, locked, segments, softmmu, tlb, translate, traps
 from euxen.cpu.unicorn.library import Library, LibraryError
 
 UC_ARCH_X86, UC_MODE_64 = 4, 8
@@ -66,7 +66,7 @@ def replacements() -> dict[str, int]:
         "helper_atomic_xchgw_le": atomics.xchg_16,
         "helper_atomic_xchgl_le": atomics.xchg_32,
         "helper_atomic_xchgq_le": atomics.xchg_64,
-        "gen_intermediate_code": atomics.translate_block,
+        "gen_intermediate_code": locked.translate,
         "tcg_gen_callN": translate.emit_call,
         "tcg_gen_exit_tb": translate.emit_exit,
         "tlb_protect_code": translate.protect_code,

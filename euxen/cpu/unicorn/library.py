@@ -99,6 +99,7 @@ class Functions(Structure):
     tlb_reset_dirty_by_vaddr: int = u64()
     gen_intermediate_code: int = u64()
     tcg_tb_lookup: int = u64()
+    tcg_func_start: int = u64()
     cpu_loop_exit_atomic: int = u64()
     helper_atomic_xchgb: int = u64()
     helper_atomic_xchgw_le: int = u64()
