@@ -53,8 +53,9 @@ class Outcome:
 class BareEngine:
     """An engine with 16 MiB of memory, mapped one to one. The native library has to be loaded."""
 
-    def __init__(self, policy: Sequence[Leaf] = ()) -> None:
-        self._ram = mmap.mmap(-1, MEMORY)
+    def __init__(self, policy: Sequence[Leaf] = (), shared: BareEngine | None = None) -> None:
+        """``shared``: another engine, with which this one has its memory in common."""
+        self._ram: mmap.mmap = shared._ram if shared else mmap.mmap(-1, MEMORY)
         self.memory = memoryview(self._ram)
         self.engine = UnicornEngine(ctypes.addressof(ctypes.c_char.from_buffer(self._ram)), MEMORY >> 12)
         self.registers = Registers(self.engine.block)
@@ -135,6 +136,10 @@ class BareEngine:
     def resume(self, code: bytes) -> Outcome:
         """Execute code in the registers as they are."""
         self.place(CODE, code)
+        return self.finish()
+
+    def finish(self) -> Outcome:
+        """Go on from where the registers are, until the code ends or has to be stopped."""
         alarm = threading.Timer(PATIENCE, self.engine.kick)
         alarm.start()
         try:

@@ -66,6 +66,7 @@ def replacements() -> dict[str, int]:
         "helper_atomic_xchgw_le": atomics.xchg_16,
         "helper_atomic_xchgl_le": atomics.xchg_32,
         "helper_atomic_xchgq_le": atomics.xchg_64,
+        "helper_cmpxchg8b_unlocked": atomics.cmpxchg8b_alone,
         "gen_intermediate_code": locked.translate,
         "tcg_gen_callN": translate.emit_call,
         "tcg_gen_exit_tb": translate.emit_exit,

@@ -105,6 +105,7 @@ class Functions(Structure):
     helper_atomic_xchgw_le: int = u64()
     helper_atomic_xchgl_le: int = u64()
     helper_atomic_xchgq_le: int = u64()
+    helper_cmpxchg8b_unlocked: int = u64()
 
 
 assert Functions.size <= 8 * SLOTS
