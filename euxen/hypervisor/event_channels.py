@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 VIRQS = VcpuRecord.offsetof("virq_to_evtchn") // 8
 PER_VCPU_VIRQS = {0, 1, 7, 13}
 PORTS_PER_BUCKET = 128
-NR_PIRQS = 16 + 32
-"""Those of a machine without an I/O APIC, and as many as Xen keeps for each guest (extra_guest_irqs)."""
+NR_IRQS_GSI = 16
+"""Interrupts of a machine without an I/O APIC."""
+NR_PIRQS = NR_IRQS_GSI + 32
+"""Those, and as many as Xen keeps for each guest (extra_guest_irqs)."""
 WORDS = EvtchnRecord.size // 8
 STATUS = {
     ECS_FREE: abi.EVTCHNSTAT_closed,

@@ -108,6 +108,8 @@ class VcpuRecord(Structure):
     sysenter_callback: int = u64()
     sysenter_disables_events: int = u64()
     iopl: int = u64()  # in the place that it has in RFLAGS
+    iobmp: int = u64()  # guest virtual address of the I/O bitmap
+    iobmp_nr: int = u64()  # how many ports it is for
     ldt_base: int = u64()
     ldt_ents: int = u64()
     gdt_ents: int = u64()

@@ -530,15 +530,17 @@ TEST(no_priorities)
 /* The command before the structure, as Xen 3.0 had it. */
 TEST(old_call)
 {
-    struct { u32 command, pad; struct evtchn_bind_ipi bind; } op = {.command = EVTCHNOP_bind_ipi};
-    struct { u32 command, pad; struct evtchn_send send; } send = {.command = EVTCHNOP_send};
+    struct evtchn_op op = {.cmd = EVTCHNOP_bind_ipi}, send = {.cmd = EVTCHNOP_send};
 
     CHECK_EQ(hypercall_by_page(16, (u64)&op, 0, 0, 0, 0), 0);
-    CHECK_EQ(status_of(op.bind.port).status, EVTCHNSTAT_ipi);
-    send.send.port = op.bind.port;
+    CHECK_EQ(status_of(op.u.bind_ipi.port).status, EVTCHNSTAT_ipi);
+    send.u.send.port = op.u.bind_ipi.port;
     CHECK_EQ(hypercall_by_page(16, (u64)&send, 0, 0, 0, 0), 0);
-    CHECK(port_is_pending(op.bind.port));
+    CHECK(port_is_pending(op.u.bind_ipi.port));
     CHECK_EQ(hypercall_by_page(16, UNMAPPED, 0, 0, 0, 0), -XEN_EFAULT);
+    /* Xen 3.0 could not reset. */
+    op.cmd = EVTCHNOP_reset;
+    CHECK_EQ(hypercall_by_page(16, (u64)&op, 0, 0, 0, 0), -XEN_ENOSYS);
 }
 
 /* ---- vcpu_info elsewhere ---- */

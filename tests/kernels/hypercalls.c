@@ -374,14 +374,141 @@ TEST(architectural_iopl)
     CHECK_EQ(trapped.rflags & FLAGS_IOPL, 0x2000);
 }
 
+static u64 port_value;
+
+static u64 read_port(u64 port)
+{
+    port_value = 0;
+    return TRAP_OF("inb %%dx, %%al", : "+a"(port_value) : "d"(port));
+}
+
+static u64 read_two_ports(u64 port)
+{
+    port_value = 0;
+    return TRAP_OF("inw %%dx, %%ax", : "+a"(port_value) : "d"(port));
+}
+
+static u64 read_port_into_memory(u64 port)
+{
+    u64 *value = &port_value;
+
+    port_value = 0;
+    return TRAP_OF("insb", : "+D"(value) : "d"(port) : "memory");
+}
+
+static long set_iobitmap(const void *bitmap, u32 ports)
+{
+    struct physdev_set_iobitmap op = {.nr_ports = ports};
+
+    op.bitmap.p = (u8 *)bitmap;
+    return hypercall(physdev_op, PHYSDEVOP_set_iobitmap, &op);
+}
+
+/* What it allows is done, though there is no device. */
 TEST(io_bitmap)
 {
     static u8 bitmap[8192];
-    struct physdev_set_iobitmap op = {.nr_ports = 65536};
 
-    op.bitmap.p = bitmap;
-    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_set_iobitmap, &op), 0);
-    op.nr_ports = 65537;
-    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_set_iobitmap, &op), -XEN_EINVAL);
+    CHECK_EQ(read_port(0x378), X86_GP);
+    CHECK_EQ(set_iobitmap(bitmap, 65536), 0);
+    CHECK_EQ(read_port(0x378), NO_TRAP);
+    CHECK_EQ(port_value, 0xff);
+    CHECK_EQ(in_user(read_port, 0x378), NO_TRAP);
+    CHECK_EQ(port_value, 0xff);
+    CHECK_EQ(in_user(read_two_ports, 0x378), NO_TRAP);
+    CHECK_EQ(port_value, 0xffff);
+    CHECK_EQ(in_user(read_port_into_memory, 0x378), NO_TRAP);
+    CHECK_EQ(port_value, 0xff);
+    CHECK_EQ(in_user(cli, 0), X86_GP);
+    bitmap[0x379 / 8] = 1 << 0x379 % 8;
+    CHECK_EQ(in_user(read_port, 0x378), NO_TRAP);
+    CHECK_EQ(in_user(read_port, 0x379), X86_GP);
+    CHECK_EQ(in_user(read_two_ports, 0x378), X86_GP);
+    CHECK_EQ(in_user(read_port_into_memory, 0x379), X86_GP);
+    CHECK_EQ(set_iobitmap(bitmap, 0x380), 0);
+    CHECK_EQ(in_user(read_port, 0x37f), NO_TRAP);
+    CHECK_EQ(in_user(read_two_ports, 0x37f), X86_GP);
+    CHECK_EQ(in_user(read_port, 0x380), X86_GP);
+    CHECK_EQ(set_iobitmap((void *)UNMAPPED, 65536), 0);
+    CHECK_EQ(in_user(read_two_ports, 0x378), X86_PF);
+    CHECK_EQ(trapped_cr2, UNMAPPED + 0x378 / 8);
+}
+
+TEST(io_bitmaps_that_are_refused)
+{
+    static u8 bitmap[8192];
+
+    CHECK_EQ(set_iobitmap(bitmap, 65537), -XEN_EINVAL);
+    CHECK_EQ(set_iobitmap((void *)XENS_OWN, 8), -XEN_EINVAL);
     CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_set_iobitmap, UNMAPPED), -XEN_EFAULT);
+    CHECK_EQ(read_port(0), X86_GP);
+}
+
+/* ---- Devices, of which there are none ---- */
+
+TEST(physical_interrupts)
+{
+    struct physdev_irq_status_query query = {.irq = 1, .flags = 99};
+    struct physdev_map_pirq map = {.domid = DOMID_SELF};
+    struct physdev_unmap_pirq unmap = {.domid = 0x7000};
+    struct physdev_setup_gsi gsi = {.gsi = 1};
+
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_irq_status_query, &query), 0);
+    CHECK_EQ(query.flags, XENIRQSTAT_needs_eoi);
+    query.irq = 100000;
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_irq_status_query, &query), -XEN_EINVAL);
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_map_pirq, &map), -XEN_EPERM);
+    map.domid = 0x7000;
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_map_pirq, &map), -XEN_ESRCH);
+    map.type = MAP_PIRQ_TYPE_MULTI_MSI;
+    map.table_base = 1;
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_map_pirq, &map), -XEN_EINVAL);
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_unmap_pirq, &unmap), -XEN_ESRCH);
+    unmap.domid = 0;
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_unmap_pirq, &unmap), -XEN_EPERM);
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_setup_gsi, &gsi), -XEN_EPERM);
+    gsi.gsi = -1;
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_setup_gsi, &gsi), -XEN_EINVAL);
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_IRQ_UNMASK_NOTIFY, UNMAPPED), 0);
+}
+
+/* The command before the structure, as Xen 3.0 had it. */
+TEST(old_physdev_call)
+{
+    physdev_op_t op = {.cmd = PHYSDEVOP_irq_status_query};
+
+    op.u.irq_status_query.irq = 1;
+    CHECK_EQ(hypercall_by_page(19, (u64)&op, 0, 0, 0, 0), 0);
+    CHECK_EQ(op.u.irq_status_query.flags, XENIRQSTAT_needs_eoi);
+    CHECK_EQ(hypercall_by_page(19, UNMAPPED, 0, 0, 0, 0), -XEN_EFAULT);
+}
+
+/* What is asked is read before it is refused, with few exceptions. */
+TEST(devices)
+{
+    static u64 nothing[8];
+    static const struct { unsigned int command; int error, fault; } expected[] = {
+        {PHYSDEVOP_eoi, XEN_EINVAL, XEN_EFAULT},
+        {PHYSDEVOP_apic_read, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_apic_write, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_alloc_irq_vector, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_free_irq_vector, XEN_ENOSYS, XEN_ENOSYS},
+        {PHYSDEVOP_manage_pci_add, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_manage_pci_remove, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_manage_pci_add_ext, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_pci_device_add, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_pci_device_remove, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_restore_msi, XEN_ENODEV, XEN_EFAULT},
+        {PHYSDEVOP_restore_msi_ext, XEN_ENODEV, XEN_EFAULT},
+        {PHYSDEVOP_prepare_msix, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_release_msix, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_pci_mmcfg_reserved, XEN_EPERM, XEN_EPERM},
+        {PHYSDEVOP_dbgp_op, XEN_EPERM, XEN_EPERM},
+    };
+
+    for ( unsigned int i = 0; i < ARRAY_SIZE(expected); i++ )
+    {
+        CHECK_EQ(hypercall(physdev_op, expected[i].command, nothing), -expected[i].error);
+        CHECK_EQ(hypercall(physdev_op, expected[i].command, UNMAPPED), -expected[i].fault);
+    }
 }
