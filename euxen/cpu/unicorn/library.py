@@ -8,18 +8,16 @@ into those slots before the first engine is opened is all that a replacement tak
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib.util
 import json
 import mmap
-import shutil
 import struct
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from euxen.abi.structure import Structure, u64
+from euxen.cpu.native.cache import keep, kept, write_whole
 from euxen.cpu.native.language import SLOTS, native, slots, store64
 from euxen.cpu.unicorn import layout
 
@@ -176,32 +174,28 @@ def _installed() -> Path:
 def _private_copy(source: Path, cache: Path) -> Path:
     target = cache / f"libunicorn-{layout.BUILD_ID}.so"
     if not target.exists() or target.stat().st_size != source.stat().st_size:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as file, source.open("rb") as original:
-            shutil.copyfileobj(original, file)
-        Path(file.name).replace(target)
+        data = source.read_bytes()
+        # Here, because what is known of the copy's symbols is not read again.
+        if bytes.fromhex(layout.BUILD_ID) not in data[slice(*_sections(data)[".note.gnu.build-id"])]:
+            raise LibraryError(f"{source} is not the library of unicorn 2.1.4: install that version with pip.")
+        write_whole(target, data)
     return target
 
 
 def _symbols(path: Path, source: Path) -> tuple[dict[str, int], dict[str, list[int]]]:
     """For each of ``Functions``: its offset in the file's address space, and its slots'. Cached beside the copy."""
     known = path.with_suffix(".json")
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        offsets, slots_of = json.loads(known.read_text())
+    if text := kept(known):
+        offsets, slots_of = json.loads(text)
         if set(offsets) == set(Functions.fields):
             return offsets, slots_of
     offsets, slots_of = _read_symbols(path.read_bytes(), source)
-    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump([offsets, slots_of], file)
-        file.close()
-        Path(file.name).replace(known)
+    keep(known, json.dumps([offsets, slots_of]).encode())
     return offsets, slots_of
 
 
 def _read_symbols(data: bytes, source: Path) -> tuple[dict[str, int], dict[str, list[int]]]:
     sections = _sections(data)
-    if bytes.fromhex(layout.BUILD_ID) not in data[slice(*sections[".note.gnu.build-id"])]:
-        raise LibraryError(f"{source} is not the library of unicorn 2.1.4: install that version with pip.")
     strings = sections[".dynstr"][0]
     wanted = {(name + SUFFIX).encode(): name for name in Functions.fields}
     offsets: dict[str, int] = {}
