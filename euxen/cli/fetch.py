@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from euxen.cli.output import show
 from euxen.toolstack.debian import DebianGuest, Flavour, fetch_debian
 
 
@@ -23,8 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     flavours = [Flavour.CLOUD, Flavour.FULL] if arguments.full else [Flavour.CLOUD]
     for flavour in flavours:
         guest = _fetch(flavour)
-        print(f"kernel  {guest.kernel}")
-        print(f"ramdisk {guest.initramfs}")
+        show([f"kernel  {guest.kernel}", f"ramdisk {guest.initramfs}"])
     return 0
 
 

@@ -16,6 +16,7 @@ from types import TracebackType
 from euxen.hypervisor.pcpu import Pcpu
 from euxen.toolstack.create import RunningDomain
 from euxen.toolstack.ending import Ending, ending_of
+from euxen.toolstack.errors import UserError
 from euxen.toolstack.machine import Host
 
 ESCAPE = b"\x1d"
@@ -163,8 +164,14 @@ class Foreground:
 
     def _show(self) -> None:
         """Write what can be written without waiting: a pipe that takes anything takes PIPE_BUF bytes."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             self._output = self._output[os.write(self._stdout, self._output) :]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UserError(f"standard output cannot be written ({error.strerror})") from None
 
     def _forward_input(self) -> bool:
         """Give input to the guest; False if the user wants to leave."""

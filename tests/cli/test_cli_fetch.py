@@ -109,7 +109,7 @@ def test_a_cache_that_cannot_be_written(
     done = run("run", "--kernel", debian_cloud.kernel)
     assert done.returncode == 1
     assert done.stderr == (
-        b"euxen: The cache for compiled code cannot be used (No such file or directory); set XDG_CACHE_HOME.\n"
+        b"euxen: the cache for compiled code cannot be used (No such file or directory); set XDG_CACHE_HOME\n"
     )
 
 
