@@ -136,7 +136,7 @@ class Pcpu:
         delay = (vcpu.wake_time() - self.domain.machine.now()) / SECOND
         if delay > 0:
             self._awake.wait(min(delay, LONGEST_SLEEP))
-        time.run_timers(vcpu.record.address)
+        time.run_singleshot_timer(vcpu.record.address)
 
     def wake(self) -> None:
         """From any thread: something may have happened for a vCPU of this domain."""
