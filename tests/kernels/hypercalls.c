@@ -160,6 +160,32 @@ TEST(multicalls_that_cannot_be_read)
     CHECK_EQ(hypercall(multicall, calls, 1), -XEN_EFAULT);
 }
 
+/* ---- Batches of page-table updates, as calls ---- */
+
+/* Xen's own sign that a batch was done when it was preempted: its result stands where the domain was. */
+TEST(batches_that_were_done)
+{
+    CHECK_EQ(hypercall(mmu_update, 0, 1ul << 31, 0, 0x12345678), 0x12345678);
+    CHECK_EQ(hypercall(mmu_update, 0, 1ul << 31, 0, 0xfffffffful), -1);
+    CHECK_EQ(hypercall(mmuext_op, 0, 1ul << 31, 0, 0x500000000ul), 0);
+    CHECK_EQ(hypercall(mmuext_op, 0, 1ul << 31, 0, 0xffffffeaul), -22);
+}
+
+TEST(batches_that_cannot_be_read)
+{
+    domid_t domains[] = {DOMID_SELF, 0, 0x7000};
+
+    for ( unsigned int i = 0; i < ARRAY_SIZE(domains); i++ )
+    {
+        CHECK_EQ(hypercall(mmu_update, XENS_OWN, 0, 0, domains[i]), -XEN_EFAULT);
+        CHECK_EQ(hypercall(mmuext_op, XENS_OWN, 0, 0, domains[i]), -XEN_EFAULT);
+    }
+    CHECK_EQ(hypercall(mmu_update, UNMAPPED, 0, 0, DOMID_SELF), 0);
+    CHECK_EQ(hypercall(mmu_update, UNMAPPED, 1, 0, DOMID_SELF), -XEN_EFAULT);
+    CHECK_EQ(hypercall(mmuext_op, UNMAPPED, 0, 0, DOMID_SELF), 0);
+    CHECK_EQ(hypercall(mmuext_op, UNMAPPED, 1, 0, DOMID_SELF), -XEN_EFAULT);
+}
+
 /* ---- xen_version ---- */
 
 static long version(unsigned int command, void *argument)
@@ -300,6 +326,15 @@ TEST(console_io)
     CHECK_EQ(hypercall(console_io, CONSOLEIO_write, 5, UNMAPPED), -XEN_EFAULT);
     CHECK_EQ(hypercall(console_io, CONSOLEIO_read, sizeof(read), read), -XEN_EPERM);
     CHECK_EQ(hypercall(console_io, 2, 0, 0), -XEN_EPERM);
+}
+
+/* As much as an int says. */
+TEST(long_console_io)
+{
+    static char text[3 << 20];
+
+    CHECK_EQ(hypercall(console_io, CONSOLEIO_write, sizeof(text), text), 0);
+    CHECK_EQ(hypercall(console_io, CONSOLEIO_write, 1ul << 31, text), -XEN_E2BIG);
 }
 
 /* ---- Assists ---- */
