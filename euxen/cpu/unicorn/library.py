@@ -176,10 +176,18 @@ def _private_copy(source: Path, cache: Path) -> Path:
     if not target.exists() or target.stat().st_size != source.stat().st_size:
         data = source.read_bytes()
         # Here, because what is known of the copy's symbols is not read again.
-        if bytes.fromhex(layout.BUILD_ID) not in data[slice(*_sections(data)[".note.gnu.build-id"])]:
+        if bytes.fromhex(layout.BUILD_ID) not in _build_id(data):
             raise LibraryError(f"{source} is not the library of unicorn 2.1.4: install that version with pip.")
         write_whole(target, data)
     return target
+
+
+def _build_id(data: bytes) -> bytes:
+    """What a file says that it was built from; nothing where it is no library."""
+    try:
+        return data[slice(*_sections(data)[".note.gnu.build-id"])]
+    except (struct.error, ValueError, LookupError):
+        return b""
 
 
 def _symbols(path: Path, source: Path) -> tuple[dict[str, int], dict[str, list[int]]]:
