@@ -52,16 +52,12 @@ class DomainRecord(Structure):
     shared_info_frame: int = u64()  # machine frame number
     tot_pages: int = u64()
     max_pages: int = u64()
-    is_dying: int = u64()
     is_privileged: int = u64()
     vm_assist: int = u64()
-    nr_l4_pages: int = u64()
     vcpus: int = u64()  # VcpuRecord[max_vcpus], each of VCPU_STRIDE bytes
     max_vcpus: int = u64()
     evtchns: int = u64()  # EvtchnRecord[max_evtchns]
     max_evtchns: int = u64()  # how many ports there are now
-    gdt_template: int = u64()  # Xen's page of every GDT: FIRST_RESERVED_GDT_PAGE
-    m2p_strict: int = u64()
     watchdog_deadline: int = u64()  # ns: when the first of the watchdogs fires, 0 for never
     cmos_index: int = u64()  # what the guest wrote to port 0x70: arch.cmos_idx
     pci_address: int = u64()  # and to port 0xcf8: arch.pci_cf8
@@ -131,7 +127,6 @@ class VcpuRecord(Structure):
     polling: int = u64()  # set from SCHEDOP_poll until an event ends it
     poll_evtchn: int = u64()  # the one port that is polled for, 0 for any
     virq_to_evtchn: int = array(u64(), 24)
-    hypercalls: int = u64()  # how many this vCPU made
     scratch: int = array(u64(), 32)
     word: int = u64()  # where guest_access keeps a number on its way
     continuation: int = array(u64(), 4)  # the arguments with which a preempted hypercall goes on
