@@ -18,7 +18,6 @@ from euxen.cpu import state
 from euxen.cpu.unicorn import layout, library
 from euxen.cpu.unicorn.engine import UnicornEngine, replacements
 from euxen.cpu.unicorn.library import Library, LibraryError
-from euxen.hypervisor.machine import cache_directory
 
 ANOTHER = "is not the library of unicorn 2.1.4: install that version with pip."
 
@@ -93,13 +92,9 @@ def test_people_are_told(native: None, tmp_path: Path) -> None:
     (package.parent / "__init__.py").touch()
     other = package / "libunicorn.so.2"
     shutil.copy("/proc/self/exe", other)
-    cache = tmp_path / "cache" / "euxen"
-    cache.mkdir(parents=True)
-    for path in cache_directory().glob("native-*.o"):
-        (cache / path.name).symlink_to(path)
     kernel = tmp_path / "kernel"
     kernel.write_bytes(Elf(loads=[Load(0x10_0000, b"\xf4")], notes=pv_notes()).build())
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(cache.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
         [EUXEN, "run", "--kernel", kernel],
         stdin=subprocess.DEVNULL,
