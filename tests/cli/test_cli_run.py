@@ -6,6 +6,7 @@ import gzip
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -262,6 +263,36 @@ class TestEndings:
             process.send_signal(number)
             _, rest = process.communicate(timeout=PATIENCE)
             assert (process.returncode, rest) == (128 + number, b"")
+
+    @pytest.mark.parametrize(
+        ("function", "body"),
+        [
+            ("threading.Thread.start", "original(*arguments); signal.raise_signal(signal.SIGTERM)"),
+            ("pcpu.Pcpu.stop", "signal.raise_signal(signal.SIGTERM); original(*arguments)"),
+        ],
+    )
+    def test_signals_at_bad_moments(self, function: str, body: str, tmp_path: Path) -> None:
+        """When the domain's thread was just started, and when it is about to be stopped."""
+        script = f"""
+import signal, sys, threading
+from euxen.cli.main import main
+from euxen.hypervisor import pcpu
+
+def with_signal(*arguments):
+    {body}
+
+original = {function}
+{function} = with_signal
+sys.exit(main(sys.argv[1:]))
+"""
+        kernel = tiny.kernel(tmp_path / "guest", tiny.BLOCK)
+        command = [sys.executable, "-c", script, "run", "--memory", "16", "--kernel", str(kernel), "--timeout", "0.5"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+            try:
+                told = process.communicate(timeout=PATIENCE)[1]
+            finally:
+                process.kill()
+        assert (process.returncode, told) == (128 + signal.SIGTERM, b"")
 
     def test_a_signal_that_is_ignored_stays_so(self, tmp_path: Path) -> None:
         """As nohup(1) starts commands."""
