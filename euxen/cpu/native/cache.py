@@ -1,4 +1,7 @@
-"""Files that are made once and kept between runs: written whole or not at all, and told from damaged ones."""
+"""Files that are made once and kept between runs: written whole or not at all, and told from damaged ones.
+
+The time of a file's last change is that of its last use, so what nobody wants any more can be told and goes.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import time
 from pathlib import Path
 
 _SEAL = hashlib.sha256().digest_size
+UNUSED_SECONDS = 30 * 86400
+"""For how long something is kept that is not used."""
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -37,4 +43,16 @@ def kept(path: Path) -> bytes | None:
     except OSError:
         return None
     seal, data = content[:_SEAL], content[_SEAL:]
-    return data if hashlib.sha256(data).digest() == seal else None
+    if hashlib.sha256(data).digest() != seal:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return data
+
+
+def forget_unused(directory: Path, pattern: str) -> None:
+    """Remove what nobody has used for long."""
+    for path in directory.glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > UNUSED_SECONDS:
+                path.unlink()

@@ -18,7 +18,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from euxen.abi.structure import StructureType
-from euxen.cpu.native.cache import keep, kept
+from euxen.cpu.native.cache import forget_unused, keep, kept
 from euxen.cpu.native.language import SLOTS, Intrinsic, NativeFunction
 
 Progress = Callable[[int, int], None]
@@ -70,6 +70,8 @@ def load(cache: Path, progress: Progress = lambda done, total: None) -> None:
     if data is None:
         data = _build(functions, prints, cache / "functions", progress)
         keep(path, data)
+        forget_unused(cache, "functions-*.o")
+        forget_unused(cache / "functions", "*.bc")
     _bind(data)
 
 

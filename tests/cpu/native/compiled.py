@@ -28,7 +28,8 @@ def native_function(name: str, body: str, parameters: str = "", **scope: object)
     exec(f"def {name}({parameters}):\n{lines}", scope)
     function: Any = scope[name]
     function.__module__ = "tests"
-    return NativeFunction(function)
+    with only_these():
+        return NativeFunction(function)
 
 
 def compile_into(cache: Path, *functions: NativeFunction[Any]) -> int:
