@@ -19,7 +19,7 @@ from euxen.cpu.unicorn import layout, library
 from euxen.cpu.unicorn.engine import UnicornEngine, replacements
 from euxen.cpu.unicorn.library import Library, LibraryError
 
-ANOTHER = "is not the library of unicorn 2.1.4: install that version with pip."
+ANOTHER = "is not the library of unicorn 2.1.4; install that version with pip"
 
 
 def refusal(cache: Path) -> str:
@@ -47,17 +47,17 @@ def test_no_library_at_all(content: bytes, tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_symbol_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "SUFFIX", "_x86_65")
-    assert refusal(tmp_path).endswith("_x86_65: install unicorn 2.1.4 with pip.")
+    assert refusal(tmp_path).endswith("_x86_65; install unicorn 2.1.4 with pip")
 
 
 def test_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert refusal(tmp_path) == "The Python package unicorn is not installed here as a wheel for Linux on x86-64."
+    assert refusal(tmp_path) == "the Python package unicorn is not installed here as a wheel for Linux on x86-64"
 
 
 def test_not_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(UnicornEngine, "library", None)
-    with pytest.raises(LibraryError, match=r"^UnicornEngine\.prepare has to be called first\.$"):
+    with pytest.raises(LibraryError, match=r"^UnicornEngine\.prepare has to be called first$"):
         UnicornEngine(0, 0)
 
 
@@ -74,7 +74,7 @@ def test_something_is_elsewhere(
     """It is found out before anything is written there."""
     monkeypatch.setattr(where, name, getattr(where, name) + shift)
     memory = mmap.mmap(-1, 1 << 20)
-    with pytest.raises(LibraryError, match=r"^libunicorn.* not .*: install .* with pip\.$"):
+    with pytest.raises(LibraryError, match=r"^libunicorn.* not .*; install .* with pip$"):
         UnicornEngine(ctypes.addressof(ctypes.c_char.from_buffer(memory)), len(memory) >> 12)
 
 

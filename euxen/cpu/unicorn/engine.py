@@ -96,7 +96,7 @@ class UnicornEngine:
     def __init__(self, ram: int, frames: int) -> None:
         """``ram`` is the host address of machine frame 0 of ``frames``. Raises LibraryError."""
         if self.library is None:
-            raise LibraryError("UnicornEngine.prepare has to be called first.")
+            raise LibraryError("UnicornEngine.prepare has to be called first")
         self._lib = self.library.lib
         self._code_map = Memory(frames)
         self._frame_uses = Memory(frames * tlb.FrameUse.size)
@@ -119,7 +119,7 @@ class UnicornEngine:
 
     def _check(self, error: int) -> None:
         if error:
-            raise LibraryError(f"libunicorn refuses to make a CPU: its error {error}.")
+            raise LibraryError(f"libunicorn refuses to make a CPU: its error {error}")
 
     def _adopt(self, ram: int, frames: int) -> None:
         """Let block and library know of each other, and put the hooks in."""
@@ -188,7 +188,7 @@ class UnicornEngine:
             env = word(cpu + layout.CPU_ENV)
             if env - cpu != layout.ENV_TO_CPU or word(cpu + layout.CPU_UC) != uc:
                 raise LibraryError(
-                    "libunicorn's CPU is not laid out as that of version 2.1.4: install that version with pip."
+                    "libunicorn's CPU is not laid out as that of version 2.1.4; install that version with pip"
                 )
             for register, offset, value in (
                 (UC_X86_REG_RAX, state.RAX, 0x1122_3344_5566_7788),
@@ -198,7 +198,7 @@ class UnicornEngine:
                 self._check(self._lib.uc_reg_write(self._uc, register, ctypes.byref(ctypes.c_uint64(value))))
                 if word(env + offset) != value:
                     raise LibraryError(
-                        "libunicorn's registers are not where version 2.1.4 has them: install that version with pip."
+                        "libunicorn's registers are not where version 2.1.4 has them; install that version with pip"
                     )
                 _set_word(env + offset, 0)
         return cpu, env

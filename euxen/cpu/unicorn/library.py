@@ -157,7 +157,7 @@ class Library:
                 where = self._base + slot
                 # The tables are read-only after relocation.
                 if libc.mprotect(ctypes.c_void_p(where & -page), ctypes.c_size_t(page), 3) != 0:
-                    raise LibraryError(f"libunicorn's table of {name} can't be written: the system forbids it.")
+                    raise LibraryError(f"libunicorn's table of {name} can't be written; the system forbids it")
                 ctypes.c_uint64.from_address(where).value = address
 
 
@@ -168,7 +168,7 @@ def _installed() -> Path:
         path = Path(folder) / "lib" / "libunicorn.so.2"
         if path.exists():
             return path
-    raise LibraryError("The Python package unicorn is not installed here as a wheel for Linux on x86-64.")
+    raise LibraryError("the Python package unicorn is not installed here as a wheel for Linux on x86-64")
 
 
 def _private_copy(source: Path, cache: Path) -> Path:
@@ -177,7 +177,7 @@ def _private_copy(source: Path, cache: Path) -> Path:
         data = source.read_bytes()
         # Here, because what is known of the copy's symbols is not read again.
         if bytes.fromhex(layout.BUILD_ID) not in _build_id(data):
-            raise LibraryError(f"{source} is not the library of unicorn 2.1.4: install that version with pip.")
+            raise LibraryError(f"{source} is not the library of unicorn 2.1.4; install that version with pip")
         write_whole(target, data)
     return target
 
@@ -221,7 +221,7 @@ def _read_symbols(data: bytes, source: Path) -> tuple[dict[str, int], dict[str, 
                 slots_of[by_index[symbol]].append(slot)
     missing = wanted.keys() - {(name + SUFFIX).encode() for name in offsets}
     if missing:
-        raise LibraryError(f"{source} lacks {min(missing).decode()}: install unicorn 2.1.4 with pip.")
+        raise LibraryError(f"{source} lacks {min(missing).decode()}; install unicorn 2.1.4 with pip")
     return offsets, slots_of
 
 
