@@ -170,7 +170,7 @@ def cases(draw: st.DrawFn) -> Case:
 def test_results_are_the_hosts(engine: BareEngine, name: str, bits: int) -> None:
     both = OnBoth(name, bits)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=25, deadline=None)
     @given(cases())
     def compare(case: Case) -> None:
         if bits == 128:

@@ -37,7 +37,7 @@ FLAGS = st.integers(0, ANY_FLAGS).map(lambda bits: bits & ANY_FLAGS | ALWAYS)
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(flags=FLAGS, a=WORDS, b=WORDS)
 def test_flags_are_what_the_guest_pushes(engine: BareEngine, change: str, flags: int, a: int, b: int) -> None:
     """However late they are worked out: at an exception, and once more after it."""
@@ -55,7 +55,7 @@ def test_flags_are_what_the_guest_pushes(engine: BareEngine, change: str, flags:
     assert registers.rflags == seen
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(flags=FLAGS)
 def test_flags_that_are_set_are_there(engine: BareEngine, flags: int) -> None:
     engine.reset()
@@ -67,7 +67,7 @@ def test_flags_that_are_set_are_there(engine: BareEngine, flags: int) -> None:
     assert engine.registers[7] == DATA + 0x10 + (-1 if flags & state.DIRECTION else 1)
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(value=WORDS, number=st.integers(0, 15))
 def test_general_registers_by_number(engine: BareEngine, value: int, number: int) -> None:
     engine.reset()

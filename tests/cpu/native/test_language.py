@@ -55,7 +55,7 @@ WORDS = st.one_of(
 )
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(value=WORDS)
 def test_signed_and_unsigned(value: int) -> None:
     assert signed(unsigned(value)) == value
@@ -74,7 +74,7 @@ ARITHMETIC: dict[str, Callable[[int, int], int]] = {
 
 
 @pytest.mark.parametrize("name", ARITHMETIC)
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(a=WORDS, b=WORDS)
 def test_arithmetic(run: Run, name: str, a: int, b: int) -> None:
     if name == "shr":
@@ -82,13 +82,13 @@ def test_arithmetic(run: Run, name: str, a: int, b: int) -> None:
     assert run(name, a, b or (name == "udiv")) == ARITHMETIC[name](a, b)
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(a=WORDS, b=WORDS, bits=st.integers(0, 127))
 def test_mulshift(run: Run, a: int, b: int, bits: int) -> None:
     assert run("mulshift", a, b, bits) == signed(unsigned(a) * unsigned(b) >> bits)
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(value=WORDS)
 def test_bit_counts(run: Run, value: int) -> None:
     assert run("ctz", value) == (unsigned(value) & -unsigned(value)).bit_length() - 1 if value else 64
@@ -110,7 +110,7 @@ DOUBLES = st.one_of(
 
 @pytest.mark.parametrize("name", FLOATS)
 @pytest.mark.parametrize("bits", [32, 64])
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(a=DOUBLES, b=DOUBLES)
 def test_floating_point(run: Run, name: str, bits: int, a: int, b: int) -> None:
     """The upper half of a word with a float in it does not count, and comes back as zero."""
@@ -136,7 +136,7 @@ def memory() -> Memory:
     return Memory(32)
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(content=st.binary(min_size=32, max_size=32), at=PLACES)
 def test_loads(run: Run, memory: Memory, content: bytes, at: int) -> None:
     """They need no alignment, and extend by zeros, or by the sign where the name says so."""
@@ -147,7 +147,7 @@ def test_loads(run: Run, memory: Memory, content: bytes, at: int) -> None:
     assert run("load32s", memory.address + at) == int.from_bytes(content[at : at + 4], "little", signed=True)
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(content=st.binary(min_size=32, max_size=32), at=PLACES, value=WORDS)
 def test_stores(run: Run, memory: Memory, content: bytes, at: int, value: int) -> None:
     """They write as many bytes as their names say, and none besides."""
@@ -171,7 +171,7 @@ CHANGES: dict[str, tuple[int, Callable[[int, int], int]]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(content=st.binary(min_size=32, max_size=32), place=PLACES, value=WORDS)
 def test_atomic_changes(run: Run, memory: Memory, name: str, content: bytes, place: int, value: int) -> None:
     """They return what was there, extended by zeros."""
@@ -184,7 +184,7 @@ def test_atomic_changes(run: Run, memory: Memory, name: str, content: bytes, pla
     assert bytes(memory.view) == content[:at] + new + content[at + size :]
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(old=WORDS, expected=WORDS, value=WORDS, equal=st.booleans())
 def test_compare_and_swap(run: Run, memory: Memory, old: int, expected: int, value: int, equal: bool) -> None:
     words = memory.words()
@@ -213,7 +213,7 @@ def test_threads_lose_no_change(run: Run, memory: Memory) -> None:
     assert (words[0], words[1]) == (2 * rounds, 0)
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(content=st.binary(min_size=32, max_size=32), at=st.integers(0, 32), byte=WORDS, data=st.data())
 def test_fill(run: Run, memory: Memory, content: bytes, at: int, byte: int, data: st.DataObject) -> None:
     size = data.draw(st.integers(0, 32 - at))
@@ -222,7 +222,7 @@ def test_fill(run: Run, memory: Memory, content: bytes, at: int, byte: int, data
     assert bytes(memory.view) == content[:at] + bytes([byte & 0xFF]) * size + content[at + size :]
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(content=st.binary(min_size=32, max_size=32), to=st.integers(0, 32), start=st.integers(0, 32), data=st.data())
 def test_copy(run: Run, memory: Memory, content: bytes, to: int, start: int, data: st.DataObject) -> None:
     """Also where the two overlap."""
@@ -236,7 +236,7 @@ def test_copy(run: Run, memory: Memory, content: bytes, to: int, start: int, dat
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7])
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_calls(run: Run, count: int, data: st.DataObject) -> None:
     arguments = [data.draw(WORDS) for _ in range(count)]
@@ -308,7 +308,7 @@ def operations() -> Iterator[dict[str, NativeFunction[Any]]]:
 
 
 @pytest.mark.parametrize("text", OPERATIONS)
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(a=WORDS, b=WORDS)
 def test_operators(operations: dict[str, NativeFunction[Any]], text: str, a: int, b: int) -> None:
     """They wrap around, and compare and shift with the sign."""
