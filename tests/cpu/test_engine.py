@@ -15,6 +15,7 @@ from bare import CODE, DATA, PAGE_DIRECTORY, PAGE_FAULT, STACK, SUPERPAGE, SYSCA
 
 from euxen.cpu import state
 from euxen.cpu.policy import PV_FEATURES, cpu_leaves
+from euxen.cpu.unicorn.engine import UnicornEngine
 
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12 = range(13)
 INVALID_OPCODE, GENERAL_PROTECTION = 6, 13
@@ -32,6 +33,52 @@ def engine(native: None) -> Iterator[BareEngine]:
 def word(engine: BareEngine, address: int) -> int:
     """A 64-bit word of memory."""
     return int.from_bytes(engine.memory[address : address + 8], "little")
+
+
+# ---- What is slow in the library's public interface is left alone ----
+
+UC_HOOK_INTR, UC_HOOK_INSN_INVALID = 1, 1 << 14
+
+
+class Spy:
+    """A library that notes which of its functions are asked for."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        self.used: list[str] = []
+        self.hooks: list[int] = []
+
+    def __getattr__(self, name: str) -> object:
+        self.used.append(name)
+        if name == "uc_hook_add":
+            return self._hook_add
+        return getattr(self._library, name)
+
+    def __getitem__(self, name: str) -> object:
+        self.used.append(name)
+        return self._library[name]
+
+    def _hook_add(self, uc: object, handle: object, kind: int, *arguments: object) -> object:
+        self.hooks.append(kind)
+        return self._library.uc_hook_add(uc, handle, kind, *arguments)
+
+
+def test_no_instruction_is_counted_and_no_register_read_by_a_call(
+    native: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either would make all code many times slower."""
+    library = UnicornEngine.library
+    assert library is not None
+    spy = Spy(library.lib)
+    monkeypatch.setattr(library, "lib", spy)
+    engine = BareEngine(POLICY)
+    assert spy.hooks == [UC_HOOK_INTR, UC_HOOK_INSN_INVALID]
+    spy.used.clear()
+    outcome = engine.run("mov $1000,%ecx; 1: inc %rax; dec %ecx; jnz 1b; syscall")
+    assert (outcome.kind, engine.registers[RAX], engine.registers.rflags & 0x40) == (SYSCALL, 1000, 0x40)
+    engine.engine.kick()
+    assert spy.used == []
+    engine.close()
 
 
 # ---- Kicks from another thread ----
