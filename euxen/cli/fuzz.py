@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import time
 
+from euxen.cli.output import show
+
 DEFAULT_COUNT = 10_000
 
 
@@ -42,16 +44,15 @@ def run(arguments: argparse.Namespace) -> int:
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         start = time.monotonic()
         report = campaign.run(host, seed, arguments.count)
-        print(
+        told = [
             f"seed {seed}: {report.made} hypercalls, {report.succeeded} of them successful, "
-            f"{report.guests} guests, {time.monotonic() - start:.1f} s",
-            flush=True,
-        )
+            f"{report.guests} guests, {time.monotonic() - start:.1f} s"
+        ]
         if report.finding is not None:
-            for line in report.finding.what:
-                print(f"  {line}")
-            print(f"  'euxen fuzz --seed {seed} --count {report.made}' comes here again. The last batch:")
-            for call in report.finding.calls:
-                print(f"    {call}")
+            told += [f"  {line}" for line in report.finding.what]
+            told.append(f"  'euxen fuzz --seed {seed} --count {report.made}' comes here again. The last batch:")
+            told += [f"    {call}" for call in report.finding.calls]
+        show(told)
+        if report.finding is not None:
             return 1
     return 0

@@ -169,7 +169,6 @@ class Domain:
 
     def destroy(self) -> None:
         """Give back all that the domain holds (domain_kill)."""
-        self.record["is_dying"] = 1
         for vcpu in self.vcpus:
             vcpu.release()
         self.event_channels.close_all()

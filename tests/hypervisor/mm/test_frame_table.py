@@ -83,8 +83,11 @@ class FrameTable(RuleBasedStateMachine):
             raise ValueError
         return target, (WRITABLE if entry & RW else None) if level == 1 else level - 1
 
-    def types(self, pins: dict[int, int], change: tuple[int, int, int] | None = None) -> dict[int, int] | None:
-        """What each frame has to be, with an entry changed (frame, slot, value); None where that contradicts itself."""
+    def types(self, pins: dict[int, int], new: tuple[int, int, int] | None = None) -> dict[int, int] | None:
+        """What each frame has to be; None where that contradicts itself.
+
+        ``new``: an entry (frame, slot, value) that comes in, while what it replaces is still there.
+        """
         known = {page.frame: WRITABLE for page in self.held}
         todo = list(pins.items())
         done = set()
@@ -95,15 +98,14 @@ class FrameTable(RuleBasedStateMachine):
             if kind == WRITABLE or frame in done:
                 continue
             done.add(frame)
-            entries = self.entries(frame)
-            for slot in range(512):
-                entry = change[2] if change and change[:2] == (frame, slot) else entries[slot]
-                try:
-                    said = self.says(kind, slot, entry)
-                except ValueError:
-                    return None
-                if said is not None and said[1] is not None:
-                    todo.append((said[0], said[1]))
+            entries = list(enumerate(self.entries(frame)))
+            if new and new[0] == frame:
+                entries.append(new[1:])
+            try:
+                said = [self.says(kind, slot, entry) for slot, entry in entries]
+            except ValueError:
+                return None
+            todo += [(target, wanted) for target, wanted in filter(None, said) if wanted is not None]
         return known
 
     # What happens
