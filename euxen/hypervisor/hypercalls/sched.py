@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import struct
-
 from euxen.abi import sched as abi
 from euxen.abi.errno import XEN_EINVAL, XEN_ENOSYS, XEN_EPERM, XEN_ESRCH
-from euxen.abi.xen import SharedInfo
-from euxen.hypervisor.errors import XenError
+from euxen.cpu.native.language import signed
+from euxen.hypervisor import sched
+from euxen.hypervisor.errors import GuestFault, XenError
+from euxen.hypervisor.event_channel import evtchn_port_poll
+from euxen.hypervisor.guest_access import addr_ok
 from euxen.hypervisor.vcpu import Vcpu
 
 MAX_POLL_PORTS = 128
-PENDING = SharedInfo.offsetof("evtchn_pending")
 
 
 def sched_op(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
@@ -47,7 +47,7 @@ def sched_op_compat(vcpu: Vcpu, command: int, reason: int, *_rest: int) -> int:
     if command == abi.SCHEDOP_yield:
         return 0
     if command == abi.SCHEDOP_block:
-        vcpu.block_until_event()
+        sched.block_enable_events(vcpu.record.address)
         return 0
     raise XenError(XEN_ENOSYS)
 
@@ -58,15 +58,30 @@ def _shutdown(vcpu: Vcpu, reason: int) -> int:
 
 
 def _poll(vcpu: Vcpu, op: abi.SchedPoll) -> int:
-    """Wait until one of some ports is pending, or until a time."""
+    """Wait until one of some ports is pending, masked or not, or until a time (do_poll)."""
     if op.nr_ports > MAX_POLL_PORTS:
         raise XenError(XEN_EINVAL)
-    ports = struct.unpack(f"<{op.nr_ports}I", vcpu.read(op.ports, 4 * op.nr_ports)) if op.nr_ports else ()
-    table = vcpu.domain.event_channels
-    for port in ports:
-        if not 0 <= port < table.size:
-            raise XenError(XEN_EINVAL)
-    if vcpu.needs_upcall or any(table.pending(port) for port in ports):
-        return 0
-    vcpu.poll(ports, op.timeout)
+    if op.nr_ports and not addr_ok(signed(op.ports)):
+        raise GuestFault
+    record = vcpu.record
+    sched.begin_poll(record.address)
+    try:
+        # What happens from here on wakes the vCPU; what happened before is seen here.
+        if not sched.is_polling(record.address) or sched.events_need_delivery(record.address):
+            sched.end_poll(record.address)
+            return 0
+        for number in range(op.nr_ports):
+            port = int.from_bytes(vcpu.read(op.ports + 4 * number, 4), "little")
+            pending = evtchn_port_poll(vcpu.domain.record.address, port)
+            if pending < 0:
+                raise XenError(-pending)
+            if pending:
+                sched.end_poll(record.address)
+                return 0
+    except XenError:
+        sched.end_poll(record.address)
+        raise
+    if op.nr_ports == 1:
+        record["poll_evtchn"] = port
+    record["poll_deadline"] = op.timeout
     return 0

@@ -81,7 +81,7 @@ HYPERCALLS: dict[int, Hypercall] = {
     xen.HYPERVISOR_callback_op: Hypercall("callback_op", callbacks.callback_op),
     xen.HYPERVISOR_xenoprof_op: Hypercall("xenoprof_op", _absent, "absent", "as in a Xen without xenoprof"),
     xen.HYPERVISOR_event_channel_op: Hypercall(
-        "event_channel_op", events.event_channel_op, "partly", "two-level ABI only, no physical interrupts"
+        "event_channel_op", events.event_channel_op, "partly", "no physical interrupts"
     ),
     xen.HYPERVISOR_physdev_op: Hypercall(
         "physdev_op", physdev.physdev_op, "partly", "what a domain without devices has"
