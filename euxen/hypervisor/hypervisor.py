@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from euxen.abi.arch_x86_xen import VcpuGuestContext
-from euxen.abi.errno import XEN_EINVAL, XEN_ENOMEM, XEN_EPERM, XEN_ESRCH
+from euxen.abi.errno import XEN_EINVAL, XEN_ENOMEM, XEN_ESRCH
 from euxen.abi.event_channel import (
     EVTCHN_FIFO_NR_CHANNELS,
     EvtchnAllocUnbound,
@@ -24,7 +24,7 @@ from euxen.abi.xen import NR_VIRQS, VIRQ_DOM_EXC
 from euxen.cpu.engine import Engine
 from euxen.cpu.native.memory import Memory
 from euxen.cpu.policy import Tsc, default_policy
-from euxen.hypervisor import hypercall_page, sched
+from euxen.hypervisor import hypercall_page, sched, xsm
 from euxen.hypervisor.domain import DEFAULT_MAX_EVTCHN_PORT, Domain
 from euxen.hypervisor.errors import GrantError, XenError
 from euxen.hypervisor.event_channel import send_guest_global_virq, virq_is_global
@@ -93,22 +93,18 @@ class Control:
         """The machine's lock, which makes Domain 0's daemons one at a time."""
         return self._hypervisor.machine.lock
 
-    def _check_privilege(self) -> None:
-        if not self.caller.privileged:
-            raise XenError(XEN_EPERM)
-
     def domain(self, domid: int) -> Domain:
         """A domain that the caller may manage."""
         domain = self._hypervisor.domains.get(domid)
         if domain is None:
             raise XenError(XEN_ESRCH)
         if domain is not self.caller:
-            self._check_privilege()
+            xsm.domctl(self.caller, domain)
         return domain
 
     def create_domain(self, max_pages: int, max_vcpus: int = 1, max_evtchn_port: int = DEFAULT_MAX_EVTCHN_PORT) -> int:
         """XEN_DOMCTL_createdomain: a PV domain without memory; returns its domid."""
-        self._check_privilege()
+        xsm.domctl(self.caller)
         hypervisor = self._hypervisor
         machine = hypervisor.machine
         domain = hypervisor._new_domain(max_pages, max_vcpus, max_evtchn_port)
@@ -222,7 +218,7 @@ class Control:
 
     def set_virq_handler(self, domid: int, virq: int) -> None:
         """XEN_DOMCTL_set_virq_handler: let a domain get a global virtual interrupt."""
-        self._check_privilege()
+        xsm.domctl(self.caller)
         self._hypervisor.set_global_virq_handler(self.domain(domid), virq)
 
     @staticmethod

@@ -1,15 +1,19 @@
 """Who may do what: the policy of a Xen without XSM. Source: xen/include/xsm/dummy.h.
 
-A check has its name there, without ``xsm_``. It takes the domain that asks, and the domain that it is about where there
-is one; it returns if that is permitted, and raises XenError with -EPERM if not. Nobody else decides on privileges.
+A check has its name there, without ``xsm_``. It is called with the domain that asks, and with the one that it is about
+where there is one; it returns if that is permitted, and raises XenError with -EPERM if not. Nobody else decides on
+privileges.
 """
 
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from euxen.abi import version
 from euxen.abi.errno import XEN_EPERM
+from euxen.abi.xen import CONSOLEIO_write
 from euxen.hypervisor.errors import XenError
 
 if TYPE_CHECKING:
@@ -17,41 +21,90 @@ if TYPE_CHECKING:
 
 
 class Action(enum.Enum):
-    """Who may, where nothing else is said (xsm_default_t)."""
+    """Who may (xsm_default_t)."""
 
     XSM_HOOK = enum.auto()
     """Any domain."""
     XSM_TARGET = enum.auto()
     """A domain for itself, and a privileged one for all."""
+    XSM_DM_PRIV = enum.auto()
+    """A domain's device model, which no domain has here, and a privileged one."""
     XSM_PRIV = enum.auto()
     """A privileged domain."""
 
 
-XSM_HOOK, XSM_TARGET, XSM_PRIV = Action.XSM_HOOK, Action.XSM_TARGET, Action.XSM_PRIV
+XSM_HOOK, XSM_TARGET, XSM_DM_PRIV, XSM_PRIV = Action
 
 
-def _default_action(action: Action, source: Domain, target: Domain | None) -> None:
-    """xsm_default_action."""
-    if action is XSM_HOOK or (action is XSM_TARGET and source is target) or source.privileged:
-        return
-    raise XenError(XEN_EPERM)
+@dataclass(frozen=True)
+class Check:
+    """A check that depends on nothing but the two domains."""
+
+    action: Action
+
+    def __call__(self, source: Domain, target: Domain | None = None) -> None:
+        """xsm_default_action."""
+        if self.action is XSM_HOOK or (self.action is XSM_TARGET and source is target) or source.privileged:
+            return
+        raise XenError(XEN_EPERM)
 
 
-def evtchn_unbound(source: Domain, target: Domain) -> None:
-    """Make an unbound port in a domain."""
-    _default_action(XSM_TARGET, source, target)
+# Event channels. Who binds to a port is asked for by the port itself.
+evtchn_unbound = Check(XSM_TARGET)
+evtchn_interdomain = Check(XSM_HOOK)
+evtchn_status = Check(XSM_TARGET)
+evtchn_reset = Check(XSM_TARGET)
+
+# Memory.
+memory_adjust_reservation = Check(XSM_TARGET)
+memory_stat_reservation = Check(XSM_TARGET)
+memory_exchange = Check(XSM_TARGET)
+add_to_physmap = Check(XSM_TARGET)
+remove_from_physmap = Check(XSM_TARGET)
+domain_memory_map = Check(XSM_TARGET)
+machine_memory_map = Check(XSM_PRIV)
+get_vnumainfo = Check(XSM_TARGET)
+claim_pages = Check(XSM_PRIV)
+mmu_update = Check(XSM_TARGET)
+mmuext_op = Check(XSM_TARGET)
+update_va_mapping = Check(XSM_TARGET)
+
+# Managing the machine and its domains.
+domctl = Check(XSM_PRIV)
+sysctl = Check(XSM_PRIV)
+platform_op = Check(XSM_PRIV)
+kexec = Check(XSM_PRIV)
+hypfs_op = Check(XSM_PRIV)
+do_mca = Check(XSM_PRIV)
+dm_op = Check(XSM_DM_PRIV)
+schedop_shutdown = Check(XSM_DM_PRIV)
+
+# Devices.
+apic = Check(XSM_PRIV)
+resource_plug_pci = Check(XSM_PRIV)
+resource_unplug_pci = Check(XSM_PRIV)
+resource_setup_pci = Check(XSM_PRIV)
+resource_setup_gsi = Check(XSM_PRIV)
 
 
-def evtchn_interdomain(source: Domain, target: Domain) -> None:
-    """Bind to a port of a domain, which has to wait for the one that binds."""
-    _default_action(XSM_HOOK, source, target)
+def console_io(source: Domain, command: int) -> None:
+    """Xen's own console. As in a Xen built with CONFIG_VERBOSE_DEBUG, any domain may write to it."""
+    Check(XSM_HOOK if command == CONSOLEIO_write else XSM_PRIV)(source)
 
 
-def evtchn_status(source: Domain, target: Domain) -> None:
-    """Ask what a domain's port is bound to."""
-    _default_action(XSM_TARGET, source, target)
+ANYBODY_MAY_KNOW = {
+    version.XENVER_version,
+    version.XENVER_platform_parameters,
+    version.XENVER_get_features,
+    version.XENVER_extraversion,
+    version.XENVER_compile_info,
+    version.XENVER_capabilities,
+    version.XENVER_changeset,
+    version.XENVER_pagesize,
+    version.XENVER_guest_handle,
+}
 
 
-def evtchn_reset(source: Domain, target: Domain) -> None:
-    """Close all ports of a domain."""
-    _default_action(XSM_TARGET, source, target)
+def xen_version(source: Domain, command: int) -> None:
+    """XENVER_*: what only a privileged domain may know."""
+    Check(XSM_HOOK if command in ANYBODY_MAY_KNOW else XSM_PRIV)(source)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from euxen.abi.errno import XEN_E2BIG, XEN_ENOSYS, XEN_EPERM
+from euxen.abi.errno import XEN_E2BIG, XEN_ENOSYS
 from euxen.abi.xen import CONSOLEIO_read, CONSOLEIO_write
+from euxen.hypervisor import xsm
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.vcpu import Vcpu
 
@@ -11,19 +12,15 @@ MAX_WRITE = 1 << 20
 
 
 def console_io(vcpu: Vcpu, command: int, count: int, buffer: int, *_rest: int) -> int:
-    """Write to Xen's console, or read from it.
-
-    As in a Xen built with CONFIG_VERBOSE_DEBUG, any domain may write; the rest is for Domain 0.
-    """
+    """Write to Xen's console, or read from it."""
     command &= 0xFFFF_FFFF
     count &= 0xFFFF_FFFF
+    xsm.console_io(vcpu.domain, command)
     if command == CONSOLEIO_write:
         if count > MAX_WRITE:
             raise XenError(XEN_E2BIG)
         vcpu.domain.console_write(vcpu.read(buffer, count))
         return 0
-    if not vcpu.domain.privileged:
-        raise XenError(XEN_EPERM)
     if command == CONSOLEIO_read:
         return 0
     raise XenError(XEN_ENOSYS)

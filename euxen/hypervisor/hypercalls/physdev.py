@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from euxen.abi import physdev as abi
-from euxen.abi.errno import XEN_EINVAL, XEN_ENOSYS, XEN_EPERM
+from euxen.abi.errno import XEN_EINVAL, XEN_ENOSYS
+from euxen.hypervisor import xsm
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.vcpu import Vcpu
 
 IOPL_SHIFT = 12
 MAX_PORTS = 65536
 HARDWARE_DOMAIN_ONLY = {
-    abi.PHYSDEVOP_apic_read,
-    abi.PHYSDEVOP_apic_write,
-    abi.PHYSDEVOP_setup_gsi,
-    abi.PHYSDEVOP_manage_pci_add,
-    abi.PHYSDEVOP_manage_pci_remove,
-    abi.PHYSDEVOP_manage_pci_add_ext,
-    abi.PHYSDEVOP_pci_device_add,
-    abi.PHYSDEVOP_pci_device_remove,
-    abi.PHYSDEVOP_pci_mmcfg_reserved,
-    abi.PHYSDEVOP_restore_msi,
-    abi.PHYSDEVOP_restore_msi_ext,
-    abi.PHYSDEVOP_prepare_msix,
-    abi.PHYSDEVOP_release_msix,
+    abi.PHYSDEVOP_apic_read: xsm.apic,
+    abi.PHYSDEVOP_apic_write: xsm.apic,
+    abi.PHYSDEVOP_setup_gsi: xsm.resource_setup_gsi,
+    abi.PHYSDEVOP_manage_pci_add: xsm.resource_plug_pci,
+    abi.PHYSDEVOP_manage_pci_remove: xsm.resource_unplug_pci,
+    abi.PHYSDEVOP_manage_pci_add_ext: xsm.resource_plug_pci,
+    abi.PHYSDEVOP_pci_device_add: xsm.resource_plug_pci,
+    abi.PHYSDEVOP_pci_device_remove: xsm.resource_unplug_pci,
+    abi.PHYSDEVOP_pci_mmcfg_reserved: xsm.resource_setup_pci,
+    abi.PHYSDEVOP_restore_msi: xsm.resource_setup_pci,
+    abi.PHYSDEVOP_restore_msi_ext: xsm.resource_setup_pci,
+    abi.PHYSDEVOP_prepare_msix: xsm.resource_setup_pci,
+    abi.PHYSDEVOP_release_msix: xsm.resource_setup_pci,
 }
 
 
@@ -41,7 +42,8 @@ def physdev_op(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
             raise XenError(XEN_EINVAL)
         return 0
     if command in HARDWARE_DOMAIN_ONLY:
-        raise XenError(XEN_EPERM)
+        HARDWARE_DOMAIN_ONLY[command](vcpu.domain)
+        raise XenError(XEN_ENOSYS)
     if command in (abi.PHYSDEVOP_eoi, abi.PHYSDEVOP_irq_status_query):
         raise XenError(XEN_EINVAL)
     raise XenError(XEN_ENOSYS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from euxen.abi import sched as abi
 from euxen.abi.errno import XEN_EINVAL, XEN_ENOSYS, XEN_EPERM, XEN_ESRCH
 from euxen.cpu.native.language import signed
-from euxen.hypervisor import sched
+from euxen.hypervisor import sched, xsm
 from euxen.hypervisor.errors import GuestFault, XenError
 from euxen.hypervisor.event_channel import evtchn_port_poll
 from euxen.hypervisor.guest_access import addr_ok
@@ -32,8 +32,7 @@ def sched_op(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
         return vcpu.domain.watchdogs.set(watchdog.id, watchdog.timeout)
     if command == abi.SCHEDOP_remote_shutdown:
         remote = abi.SchedRemoteShutdown.unpack_from(vcpu.read(argument, abi.SchedRemoteShutdown.size))
-        known = vcpu.domain.event_channels.domain_at(remote.domain_id) is not None
-        raise XenError(XEN_EPERM if known else XEN_ESRCH)
+        return _remote_shutdown(vcpu, remote)
     if command == abi.SCHEDOP_pin_override:
         raise XenError(XEN_EPERM)
     raise XenError(XEN_ENOSYS)
@@ -54,6 +53,16 @@ def sched_op_compat(vcpu: Vcpu, command: int, reason: int, *_rest: int) -> int:
 
 def _shutdown(vcpu: Vcpu, reason: int) -> int:
     vcpu.domain.shutdown(reason & 0xFF)
+    return 0
+
+
+def _remote_shutdown(vcpu: Vcpu, remote: abi.SchedRemoteShutdown) -> int:
+    """SCHEDOP_remote_shutdown: end another domain, as its device model does."""
+    domain = vcpu.domain.event_channels.domain_at(remote.domain_id)
+    if domain is None:
+        raise XenError(XEN_ESRCH)
+    xsm.schedop_shutdown(vcpu.domain, domain)
+    domain.shutdown(remote.reason & 0xFF)
     return 0
 
 
