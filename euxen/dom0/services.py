@@ -1,14 +1,15 @@
 """Domain 0's daemons at work: xenstored and the console back end, connected with guests.
 
-An event arrives in whatever thread its sender runs in; the machine's lock makes them one at a time.
+Events arrive in a thread of their own; the machine's lock makes them and the tools one at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from euxen.dom0.console.ring import ConsoleRing
+from euxen.dom0.evtchn import Evtchn
 from euxen.dom0.xenstore import Connection, XenStore, XenStoreRing
 from euxen.dom0.xenstore_client import XenStoreClient
 from euxen.hypervisor.errors import XenError
@@ -21,8 +22,10 @@ class _Xenstored:
     """The host that xenstored runs on: it maps rings and binds event channels in Domain 0's name."""
 
     control: Control
-    rings: dict[int, XenStoreRing]
-    pages: dict[int, ForeignPage]
+    events: Evtchn
+    rings: dict[int, XenStoreRing] = field(default_factory=dict)
+    pages: dict[int, ForeignPage] = field(default_factory=dict)
+    ports: dict[int, int] = field(default_factory=dict)
     store: XenStore | None = None
 
     def introduce(self, connection: Connection, gfn: int, port: int) -> None:
@@ -30,23 +33,28 @@ class _Xenstored:
         domid = connection.identity.domid
         assert self.store is not None
         try:
-            local = self.control.bind_interdomain(domid, port, lambda: self._serve(domid))
             page = self.control.hold_foreign(domid, gfn)
+            try:
+                local = self.events.bind_interdomain(domid, port, lambda: self._serve(domid))
+            except XenError:
+                page.release()
+                raise
         except XenError as error:
             raise OSError(error.errno, str(error)) from error
-        self.pages[domid] = page
-        self.rings[domid] = XenStoreRing(self.store, connection, page.memory, lambda: self.control.notify(local))
+        self.pages[domid], self.ports[domid] = page, local
+        self.rings[domid] = XenStoreRing(self.store, connection, page.memory, lambda: self.events.notify(local))
 
     def release(self, domid: int) -> None:
         """Let go of a guest's ring."""
+        self.events.unbind(self.ports.pop(domid))
         self.rings.pop(domid).close()
         self.pages.pop(domid).release()
 
-    def _serve(self, domid: int) -> None:
+    def _serve(self, domid: int) -> bool:
         ring = self.rings.get(domid)
-        if ring is not None:
-            ring.service()
-            self.flush()
+        again = ring is not None and ring.service()
+        self.flush()
+        return again
 
     def flush(self) -> None:
         """Send answers, and the watch events that one client's request caused for others."""
@@ -62,12 +70,14 @@ class Services:
 
     def __init__(self, control: Control) -> None:
         self.control = control
-        self._xenstored = _Xenstored(control, {}, {})
+        self.events = Evtchn(control)
+        self._xenstored = _Xenstored(control, self.events)
         self.store = self._xenstored.store = XenStore(host=self._xenstored)
-        self.xenstore = XenStoreClient(self.store, self._xenstored.flush)
+        self.xenstore = XenStoreClient(self.store, self._xenstored.flush, control.lock)
         """For tools in Domain 0."""
         self.consoles: dict[int, ConsoleRing] = {}
         self._console_pages: dict[int, ForeignPage] = {}
+        self._console_ports: dict[int, int] = {}
         self.xenstore.write("/tool/xenstored", "")
 
     def attach_console(self, domid: int, frame: int, port: int, wake: Callable[[], None]) -> ConsoleRing:
@@ -76,13 +86,25 @@ class Services:
         ``wake`` is called, in any thread, when there may be something to ``receive``. What is not received stays in
         the ring, and the guest waits: nothing grows here however much it writes.
         """
-        local = self.control.bind_interdomain(domid, port, wake)
-        page = self._console_pages[domid] = self.control.hold_foreign(domid, frame)
-        ring = ConsoleRing(page.memory, lambda: self.control.notify(local))
-        self.consoles[domid] = ring
-        return ring
+        with self.control.lock:
+            page = self._console_pages[domid] = self.control.hold_foreign(domid, frame)
+            try:
+                local = self._console_ports[domid] = self.events.bind_interdomain(domid, port, wake)
+            except XenError:
+                self._console_pages.pop(domid).release()
+                raise
+            ring = ConsoleRing(page.memory, lambda: self.events.notify(local))
+            self.consoles[domid] = ring
+            return ring
 
     def detach_console(self, domid: int) -> None:
         """The guest is gone."""
-        if self.consoles.pop(domid, None) is not None:
-            self._console_pages.pop(domid).release()
+        with self.control.lock:
+            if self.consoles.pop(domid, None) is not None:
+                self.events.unbind(self._console_ports.pop(domid))
+                self._console_pages.pop(domid).release()
+
+    def domain_gone(self, domid: int) -> None:
+        """xenstored lets go of a guest's ring and its connection."""
+        with self.control.lock:
+            self.store.domain_gone(domid)

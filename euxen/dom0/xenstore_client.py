@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 
 from euxen.abi.io import xs_wire
@@ -14,18 +15,23 @@ class XenStoreRefused(Exception):
 
 
 class XenStoreClient:
-    """Synchronous requests with Domain 0's rights. ``flush`` sends what they cause for other clients."""
+    """Synchronous requests with Domain 0's rights. ``flush`` sends what they cause for other clients.
 
-    def __init__(self, store: XenStore, flush: Callable[[], None]) -> None:
+    ``lock`` is held while xenstored is at work.
+    """
+
+    def __init__(self, store: XenStore, flush: Callable[[], None], lock: threading.RLock) -> None:
         self._store = store
+        self._lock = lock
         self._connection = store.connect()
         self._flush = flush
 
     def _ask(self, kind: int, *arguments: str, tail: bytes = b"") -> bytes:
         payload = b"".join(argument.encode() + b"\0" for argument in arguments) + tail
-        answer = reply(self._store, self._connection, Packet(kind, payload))
-        self._store.deliver()
-        self._flush()
+        with self._lock:
+            answer = reply(self._store, self._connection, Packet(kind, payload))
+            self._store.deliver()
+            self._flush()
         if answer.type == xs_wire.XS_ERROR:
             raise XenStoreRefused(answer.payload.rstrip(b"\0").decode())
         return answer.payload

@@ -47,11 +47,12 @@ class Domain:
         self.record = Record(DomainRecord)
         self.max_vcpus = max_vcpus
         self._vcpu_records = Memory(VcpuRecord.size * max_vcpus)
-        self.event_channels = EventChannels(self, max_evtchn_port)
         self.grant_table = GrantTable(self)
         self.engine: Engine | None = None
         self.cpuid: list[Leaf] = []
         self.shutdown_code: int | None = None
+        self.controller_pause_count = 0
+        """How often a privileged domain has paused this one, and not yet let it go on."""
         self.reported_shutdown_code: int | None = None
         self.crash_reason: str | None = None
         self.watchdogs = Watchdogs(self)
@@ -59,6 +60,8 @@ class Domain:
         """Pages that Domain 0 has mapped."""
         self.memory_map: list[tuple[int, int, int]] = []
         """What XENMEM_memory_map answers: (address, bytes, E820_*)."""
+        self.on_exit: Callable[[], None] = lambda: None
+        """Called once when the domain has ended, by itself or by a crash."""
         self.console_write: Callable[[bytes], None] = lambda data: None
         """Where the domain's writes to Xen's own console go."""
         record = self.record
@@ -66,6 +69,7 @@ class Domain:
         record["is_privileged"] = int(privileged)
         record["vcpus"], record["max_vcpus"] = self._vcpu_records.address, max_vcpus
         record["max_pages"] = max_pages
+        self.event_channels = EventChannels(self, max_evtchn_port)
         self.shared_info_frame = self.share_page()
         record["shared_info_frame"] = self.shared_info_frame
         record["shared_info"] = machine.ram_address + self.shared_info_frame * PAGE_SIZE
@@ -157,6 +161,7 @@ class Domain:
         """The domain ends: SHUTDOWN_* (domain_shutdown)."""
         if self.shutdown_code is None:
             self.shutdown_code = reason if self.reported_shutdown_code is None else self.reported_shutdown_code
+            self.on_exit()
 
     def resume(self) -> None:
         """Go on behind a shutdown (domain_resume)."""
@@ -166,12 +171,15 @@ class Domain:
         """The domain did what no domain may do (domain_crash). ``reason`` is one sentence for people."""
         self.crash_reason = reason
         self.shutdown_code = SHUTDOWN_crash
+        self.on_exit()
 
     def destroy(self) -> None:
         """Give back all that the domain holds (domain_kill)."""
+        self.record["is_dying"] = 1
+        # First: after it nobody sends to this domain, and all that makes an event pending can go.
+        self.event_channels.destroy()
         for vcpu in self.vcpus:
             vcpu.release()
-        self.event_channels.close_all()
         self._relinquish_memory()
         if self.engine is not None:
             self.record["block"] = 0

@@ -1,4 +1,4 @@
-"""Event channels: making, binding and closing ports. Source: xen/common/event_channel.c.
+"""Event channels: the operations, with Xen's checks in Xen's order. Source: xen/common/event_channel.c.
 
 Every operation takes the domain that asks and the operation's structure, whose OUT fields it fills in;
 a guest's hypercall and Domain 0's own code call the same functions.
@@ -10,11 +10,24 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from euxen.abi import event_channel as abi
-from euxen.abi.errno import XEN_EEXIST, XEN_EINVAL, XEN_ENOENT, XEN_ENOSPC, XEN_EPERM, XEN_ESRCH
+from euxen.abi.errno import (
+    XEN_EAGAIN,
+    XEN_EBUSY,
+    XEN_EEXIST,
+    XEN_EINVAL,
+    XEN_ENOENT,
+    XEN_ENOSPC,
+    XEN_EOPNOTSUPP,
+    XEN_EPERM,
+    XEN_ESRCH,
+)
 from euxen.abi.xen import DOMID_SELF, NR_VIRQS
-from euxen.cpu.native.memory import Memory
+from euxen.cpu.native.memory import Memory, Record
 from euxen.hypervisor import event_channel as native
+from euxen.hypervisor import xsm
 from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.event_channel import EVTCHNS_PER_BUCKET
+from euxen.hypervisor.event_fifo import MAX_OFFSET, EvtchnFifo, raise_saved, save_pending
 from euxen.hypervisor.records import (
     ECS_FREE,
     ECS_INTERDOMAIN,
@@ -29,15 +42,16 @@ from euxen.hypervisor.records import (
 
 if TYPE_CHECKING:
     from euxen.hypervisor.domain import Domain
+    from euxen.hypervisor.vcpu import Vcpu
 
 VIRQS = VcpuRecord.offsetof("virq_to_evtchn") // 8
-PER_VCPU_VIRQS = {0, 1, 7, 13}
-PORTS_PER_BUCKET = 128
 NR_IRQS_GSI = 16
 """Interrupts of a machine without an I/O APIC."""
 NR_PIRQS = NR_IRQS_GSI + 32
 """Those, and as many as Xen keeps for each guest (extra_guest_irqs)."""
-WORDS = EvtchnRecord.size // 8
+RESET_STEP = 64
+"""After so many ports a reset looks whether others want to go on."""
+INT_MAX = (1 << 31) - 1
 STATUS = {
     ECS_FREE: abi.EVTCHNSTAT_closed,
     ECS_RESERVED: abi.EVTCHNSTAT_closed,
@@ -49,221 +63,282 @@ STATUS = {
 }
 
 
+class Preempted(Exception):
+    """A reset that takes long lets others go first."""
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        raise XenError(-result)
+
+
 class EventChannels:
-    """The ports of one domain. Port 0 is never used. There are more as they are needed, a bucket at a time."""
+    """The ports of one domain. Port 0 is never used. There are more as they are needed, a bucket at a time.
+
+    Whoever binds ports has the machine's lock (Xen's event_lock); nothing else needs it.
+    """
 
     def __init__(self, domain: Domain, max_port: int) -> None:
+        """``max_port`` is the highest port that the domain may have."""
         self.domain = domain
-        self._max_port = min(max_port, native.MAX_PORTS - 1)
+        self._max_port = min(max_port, INT_MAX)
         self.domain_at: Callable[[int], Domain | None] = lambda domid: None
-        self.handlers: dict[int, Callable[[], None]] = {}
-        """For a domain whose kernel is this program: what an event on a port calls."""
-        self._table = Memory(native.MAX_PORTS * EvtchnRecord.size)
-        self._words = self._table.words()
-        domain.record["evtchns"], domain.record["max_evtchns"] = self._table.address, PORTS_PER_BUCKET
-        self._words[0] = ECS_RESERVED
+        self._address = domain.record.address
+        self._buckets = Memory(abi.EVTCHN_FIFO_NR_CHANNELS // EVTCHNS_PER_BUCKET * 8)
+        self._bucket_memory: list[Memory] = []
+        self._fifo: EvtchnFifo | None = None
+        self._next_reset = 0
+        """Where a reset of this domain goes on; 0 if none is under way (next_evtchn)."""
+        domain.record["evtchn_buckets"] = self._buckets.address
+        self._add_bucket()
+        self.record(0)["state"] = ECS_RESERVED
+        domain.record["evtchn_hint"] = 1
 
-    def _get(self, port: int, field: int) -> int:
-        return self._words[port * WORDS + field // 8]
-
-    def _set(self, port: int, **fields: int) -> None:
-        for name, value in fields.items():
-            self._words[port * WORDS + EvtchnRecord.offsets[name] // 8] = value
+    # Ports.
 
     @property
     def size(self) -> int:
         """How many ports there are (valid_evtchns); they are numbered below it."""
-        return int(self.domain.record["max_evtchns"])
+        return int(self.domain.record["valid_evtchns"])
 
-    def pending(self, port: int) -> bool:
-        """Whether an event is pending on a port."""
-        word = self.domain.shared_info[native.EVTCHN_PENDING + port // 8]
-        return bool(word >> (port & 7) & 1)
+    @property
+    def limit(self) -> int:
+        """How many ports there can be, with the limit of the domain and that of the ABI that it uses."""
+        ports = abi.EVTCHN_FIFO_NR_CHANNELS if self._fifo else abi.EVTCHN_2L_NR_CHANNELS
+        return min(self._max_port + 1, ports)
 
-    def state(self, port: int) -> int:
-        """ECS_* of a port. Raises XenError for a port that does not exist."""
-        if not 0 < port < self.size:
+    def _add_bucket(self) -> None:
+        first = self.size
+        memory = Memory(EVTCHNS_PER_BUCKET * EvtchnRecord.size)
+        self._bucket_memory.append(memory)
+        for port in range(EVTCHNS_PER_BUCKET):
+            record = Record(EvtchnRecord, memory, port * EvtchnRecord.size)
+            record["domain"], record["port"] = self._address, first + port
+        self._buckets.words()[first // EVTCHNS_PER_BUCKET] = memory.address
+        # Last: whoever sees it uses the bucket.
+        self.domain.record["valid_evtchns"] = first + EVTCHNS_PER_BUCKET
+
+    def record(self, port: int) -> Record:
+        """The record of a port that exists."""
+        memory = self._bucket_memory[port // EVTCHNS_PER_BUCKET]
+        return Record(EvtchnRecord, memory, port % EVTCHNS_PER_BUCKET * EvtchnRecord.size)
+
+    def snapshot(self, port: int) -> Record:
+        """A copy of a port's record, as it is at one moment. Raises XenError if there is no such port."""
+        if not 0 <= port < self.size:
             raise XenError(XEN_EINVAL)
-        return self._get(port, EvtchnRecord.state)
+        copy = Record(EvtchnRecord)
+        native.snapshot(self._channel(port), copy.address)
+        return copy
 
-    def _free_port(self) -> int:
-        for port in range(1, min(self.size, self._max_port + 1)):
-            if self._get(port, EvtchnRecord.state) == ECS_FREE:
-                return port
-        if self.size > self._max_port:
+    def _channel(self, port: int) -> int:
+        """The address of a port's record, or 0."""
+        return native.evtchn_of(self._address, port)
+
+    def _free_port(self) -> tuple[int, int]:
+        """The lowest free port, and its record's address (get_free_port). Raises XenError."""
+        if self.domain.record["is_dying"]:
+            raise XenError(XEN_EINVAL)
+        limit = self.limit
+        port = native.get_free_port(self._address, limit)
+        if port >= limit:
             raise XenError(XEN_ENOSPC)
-        port = self.size
-        self.domain.record["max_evtchns"] = port + PORTS_PER_BUCKET
-        return port
+        if port >= self.size:
+            self._add_bucket()
+        return port, self._channel(port)
 
-    def _vcpu_exists(self, vcpu: int) -> None:
-        if vcpu >= self.domain.max_vcpus:
-            raise XenError(XEN_ENOENT)
-
-    def _named(self, domid: int) -> EventChannels:
-        """The table of a domain that the caller names: its own, or any if the caller is privileged."""
-        table = self._of(domid)
-        self._may_manage(table)
-        return table
-
-    def _of(self, domid: int) -> EventChannels:
-        """The table of a domain, for a caller of whom it is not yet known what he may do with it."""
+    def _domain_named(self, domid: int) -> Domain:
+        """A domain, by its number or DOMID_SELF (rcu_lock_domain_by_any_id)."""
         if domid in (DOMID_SELF, self.domain.domid):
-            return self
+            return self.domain
         other = self.domain_at(domid)
         if other is None:
             raise XenError(XEN_ESRCH)
-        return other.event_channels
+        return other
 
-    def _may_manage(self, table: EventChannels) -> None:
-        if table is not self and not self.domain.privileged:
-            raise XenError(XEN_EPERM)
+    def _vcpu(self, vcpu_id: int) -> Vcpu:
+        """A vCPU of this domain (domain_vcpu)."""
+        if vcpu_id >= self.domain.max_vcpus:
+            raise XenError(XEN_ENOENT)
+        return self.domain.vcpus[vcpu_id]
+
+    # Binding.
 
     def alloc_unbound(self, op: abi.EvtchnAllocUnbound) -> None:
         """EVTCHNOP_alloc_unbound."""
-        table = self._named(op.dom)
-        port = table._free_port()
-        remote = self.domain.domid if op.remote_dom == DOMID_SELF else op.remote_dom
-        table._set(port, state=ECS_UNBOUND, remote_domain=remote, notify_vcpu=0)
+        domain = self._domain_named(op.dom)
+        with self.domain.machine.lock:
+            port, channel = domain.event_channels._free_port()
+            xsm.evtchn_unbound(self.domain, domain)
+            remote = self.domain.domid if op.remote_dom == DOMID_SELF else op.remote_dom
+            native.bind_unbound(channel, remote, 0, 0)
         op.port = port
+
+    def alloc_unbound_xen(self, vcpu: int, remote: int, notify: int = 0) -> int:
+        """A port of this domain's at which Xen listens, and to which ``remote`` may bind; returns it.
+
+        ``notify`` is the address of a native function (vcpu, port), by default one that wakes the vCPU
+        (alloc_unbound_xen_event_channel). The guest can neither close nor use the port.
+        """
+        with self.domain.machine.lock:
+            port, channel = self._free_port()
+            native.bind_unbound(channel, remote, vcpu, notify or native.default_xen_notification.address)
+        return port
 
     def bind_interdomain(self, op: abi.EvtchnBindInterdomain) -> None:
         """EVTCHNOP_bind_interdomain."""
-        remote_domid = self.domain.domid if op.remote_dom == DOMID_SELF else op.remote_dom
-        remote_domain = self.domain if remote_domid == self.domain.domid else self.domain_at(remote_domid)
-        if remote_domain is None:
-            raise XenError(XEN_ESRCH)
-        port = self._free_port()
-        remote = remote_domain.event_channels
-        if remote.state(op.remote_port) != ECS_UNBOUND:
-            raise XenError(XEN_EINVAL)
-        if remote._get(op.remote_port, EvtchnRecord.remote_domain) != self.domain.domid:
-            raise XenError(XEN_EINVAL)
-        self._set(port, state=ECS_INTERDOMAIN, remote_domain=remote_domid, remote_port=op.remote_port, notify_vcpu=0)
-        remote._set(op.remote_port, state=ECS_INTERDOMAIN, remote_domain=self.domain.domid, remote_port=port)
+        remote_domain = self._domain_named(op.remote_dom)
+        with self.domain.machine.lock:
+            port, channel = self._free_port()
+            remote = remote_domain.event_channels._channel(op.remote_port)
+            if not remote:
+                raise XenError(XEN_EINVAL)
+            xsm.evtchn_interdomain(self.domain, remote_domain)
+            _check(native.bind_interdomain(channel, remote))
         op.local_port = port
-        # An event may have been sent before anybody listened.
-        self.raise_event(port)
 
     def bind_virq(self, op: abi.EvtchnBindVirq) -> None:
-        """EVTCHNOP_bind_virq."""
+        """EVTCHNOP_bind_virq. Any domain may bind a global one, and the domain that handles it gets it."""
         if op.virq >= NR_VIRQS:
             raise XenError(XEN_EINVAL)
-        if op.virq not in PER_VCPU_VIRQS and op.vcpu != 0:
+        if native.virq_is_global(op.virq) and op.vcpu != 0:
             raise XenError(XEN_EINVAL)
-        self._vcpu_exists(op.vcpu)
-        virqs = self._virqs(op.vcpu)
-        if virqs[op.virq]:
-            raise XenError(XEN_EEXIST)
-        port = self._free_port()
-        self._set(port, state=ECS_VIRQ, notify_vcpu=op.vcpu, number=op.virq)
-        virqs[op.virq] = port
+        vcpu = self._vcpu(op.vcpu)
+        with self.domain.machine.lock:
+            if self._virq_port(vcpu, op.virq):
+                raise XenError(XEN_EEXIST)
+            port, channel = self._free_port()
+            native.bind_virq(channel, op.vcpu, op.virq)
         op.port = port
 
-    def _virqs(self, vcpu: int) -> memoryview:
-        record = self.domain.vcpus[vcpu].record
-        start = (record.address - record.memory.address) // 8 + VIRQS
-        return record.memory.words()[start : start + NR_VIRQS]
+    @staticmethod
+    def _virq_port(vcpu: Vcpu, virq: int) -> int:
+        start = (vcpu.record.address - vcpu.record.memory.address) // 8 + VIRQS
+        return int(vcpu.record.memory.words()[start + virq])
 
     def bind_ipi(self, op: abi.EvtchnBindIpi) -> None:
         """EVTCHNOP_bind_ipi."""
-        self._vcpu_exists(op.vcpu)
-        port = self._free_port()
-        self._set(port, state=ECS_IPI, notify_vcpu=op.vcpu)
+        self._vcpu(op.vcpu)
+        with self.domain.machine.lock:
+            port, channel = self._free_port()
+            native.bind_ipi(channel, op.vcpu)
         op.port = port
 
     def bind_pirq(self, op: abi.EvtchnBindPirq) -> None:
-        """EVTCHNOP_bind_pirq. No domain has been given the interrupt of a device."""
+        """EVTCHNOP_bind_pirq. No domain has been given the interrupt of a device (pirq_access_permitted)."""
         raise XenError(XEN_EINVAL if op.pirq >= NR_PIRQS else XEN_EPERM)
+
+    # Using.
 
     def bind_vcpu(self, op: abi.EvtchnBindVcpu) -> None:
         """EVTCHNOP_bind_vcpu."""
-        self._vcpu_exists(op.vcpu)
-        state = self.state(op.port)
-        per_vcpu = state == ECS_VIRQ and self._get(op.port, EvtchnRecord.number) in PER_VCPU_VIRQS
-        if per_vcpu or state not in (ECS_VIRQ, ECS_UNBOUND, ECS_INTERDOMAIN, ECS_PIRQ):
-            raise XenError(XEN_EINVAL)
-        self._set(op.port, notify_vcpu=op.vcpu)
+        self._vcpu(op.vcpu)
+        _check(native.evtchn_bind_vcpu(self._address, op.port, op.vcpu))
 
-    def close(self, port: int) -> None:
-        """EVTCHNOP_close."""
-        state = self.state(port)
-        if state in (ECS_FREE, ECS_RESERVED):
-            raise XenError(XEN_EINVAL)
-        if state == ECS_VIRQ:
-            virq = self._get(port, EvtchnRecord.number)
-            # A global one stays the first vCPU's, whoever is notified of it.
-            vcpu = self._get(port, EvtchnRecord.notify_vcpu) if virq in PER_VCPU_VIRQS else 0
-            self._virqs(vcpu)[virq] = 0
-        if state == ECS_INTERDOMAIN:
-            other = self.domain_at(self._get(port, EvtchnRecord.remote_domain))
-            remote_port = self._get(port, EvtchnRecord.remote_port)
-            if other is not None:
-                other.event_channels._set(
-                    remote_port, state=ECS_UNBOUND, remote_domain=self.domain.domid, remote_port=0
-                )
-        self._forget(port)
+    def send(self, op: abi.EvtchnSend) -> None:
+        """EVTCHNOP_send."""
+        _check(native.evtchn_send(self._address, op.port))
 
-    def _forget(self, port: int) -> None:
-        """Make a port free, with nothing pending on it."""
-        native.clear_pending(self.domain.record.address, port)
-        self.handlers.pop(port, None)
-        self._set(port, state=ECS_FREE, notify_vcpu=0, remote_domain=0, remote_port=0, number=0)
+    def unmask(self, op: abi.EvtchnUnmask) -> None:
+        """EVTCHNOP_unmask."""
+        _check(native.evtchn_unmask(self._address, op.port))
 
-    def close_all(self) -> None:
-        """Close every port, as when the domain dies or resets."""
-        for port in range(1, self.size):
-            if self._get(port, EvtchnRecord.state) != ECS_FREE:
-                self.close(port)
-
-    def reset(self, op: abi.EvtchnReset) -> None:
-        """EVTCHNOP_reset."""
-        self._named(op.dom).close_all()
+    def set_priority(self, op: abi.EvtchnSetPriority) -> None:
+        """EVTCHNOP_set_priority."""
+        _check(native.evtchn_set_priority(self._address, op.port, op.priority))
 
     def status(self, op: abi.EvtchnStatus) -> None:
         """EVTCHNOP_status."""
-        table = self._of(op.dom)
-        if op.port >= table.size:
-            raise XenError(XEN_EINVAL)
-        self._may_manage(table)
-        state = table._get(op.port, EvtchnRecord.state)
+        domain = self._domain_named(op.dom)
+        channel = domain.event_channels.snapshot(op.port)
+        xsm.evtchn_status(self.domain, domain)
+        state = channel["state"]
         op.status = STATUS[state]
-        remote = table._get(op.port, EvtchnRecord.remote_domain)
         if state == ECS_UNBOUND:
-            op.u.unbound.dom = remote
+            op.u.unbound.dom = channel["remote_domid"]
         elif state == ECS_INTERDOMAIN:
-            op.u.interdomain.dom = remote
-            op.u.interdomain.port = table._get(op.port, EvtchnRecord.remote_port)
+            op.u.interdomain.dom = channel["remote_domid"]
+            op.u.interdomain.port = channel["remote_port"]
         elif state == ECS_VIRQ:
-            op.u.virq = table._get(op.port, EvtchnRecord.number)
-        op.vcpu = table._get(op.port, EvtchnRecord.notify_vcpu)
+            op.u.virq = channel["virq"]
+        op.vcpu = channel["notify_vcpu"]
 
-    def send(self, port: int) -> None:
-        """EVTCHNOP_send."""
-        state = self.state(port)
-        if state == ECS_INTERDOMAIN:
-            other = self.domain_at(self._get(port, EvtchnRecord.remote_domain))
-            if other is not None:
-                other.event_channels.raise_event(self._get(port, EvtchnRecord.remote_port))
-        elif state == ECS_IPI:
-            self.raise_event(port)
-        elif state != ECS_UNBOUND:  # events to a port that nobody listens to are lost
+    # The FIFO ABI.
+
+    def init_control(self, op: abi.EvtchnInitControl) -> None:
+        """EVTCHNOP_init_control: a vCPU's control block; the first makes the ports FIFO ports."""
+        vcpu = self._vcpu(op.vcpu)
+        if op.offset > MAX_OFFSET or op.offset & 7:
             raise XenError(XEN_EINVAL)
+        with self.domain.machine.lock:
+            fifo = self._fifo or EvtchnFifo(self.domain)
+            try:
+                fifo.map_control_block(vcpu, op.control_gfn, op.offset)
+            except XenError:
+                if fifo is not self._fifo:
+                    fifo.destroy()
+                raise
+            if fifo is not self._fifo:
+                self._fifo = fifo
+                fifo.install()
+                for port in range(1, min(self.size, abi.EVTCHN_2L_NR_CHANNELS)):
+                    save_pending(self._channel(port))
+        op.link_bits = abi.EVTCHN_FIFO_LINK_BITS
 
-    def unmask(self, port: int) -> None:
-        """EVTCHNOP_unmask. Port 0 is as good as any."""
-        if port >= self.size:
+    def expand_array(self, op: abi.EvtchnExpandArray) -> None:
+        """EVTCHNOP_expand_array: a page of event words."""
+        if self._fifo is None:
+            raise XenError(XEN_EOPNOTSUPP)
+        with self.domain.machine.lock:
+            first, end = self._fifo.add_page(op.array_gfn)
+            for port in range(first, min(end, self.size)):
+                raise_saved(self._channel(port))
+
+    # Closing.
+
+    def close(self, op: abi.EvtchnClose) -> None:
+        """EVTCHNOP_close."""
+        _check(native.evtchn_close(self._address, op.port, 1))
+
+    def reset(self, op: abi.EvtchnReset, resuming: bool = False, preempt: Callable[[], bool] = lambda: False) -> None:
+        """EVTCHNOP_reset: close every port that the guest may close, and go back to the two-level ABI.
+
+        Raises Preempted when ``preempt`` says so; the caller goes on by ``resuming``.
+        """
+        domain = self._domain_named(op.dom)
+        xsm.evtchn_reset(self.domain, domain)
+        if domain is not self.domain and not domain.controller_pause_count:
             raise XenError(XEN_EINVAL)
-        domain = self.domain.record.address
-        native.unmask(domain, self._notified(port), port)
+        domain.event_channels._reset(resuming, preempt)
 
-    def _notified(self, port: int) -> int:
-        return native.vcpu_of(self.domain.record.address, self._get(port, EvtchnRecord.notify_vcpu))
+    def _reset(self, resuming: bool, preempt: Callable[[], bool]) -> None:
+        with self.domain.machine.lock:
+            first = self._next_reset if resuming else int(not self._next_reset)
+            if not first:
+                raise XenError(XEN_EBUSY)
+            self._next_reset = max(self._next_reset, first)
+            record = self.domain.record
+            for port in range(first, self.size):
+                if record["active_evtchns"] <= record["xen_evtchns"]:
+                    break
+                native.evtchn_close(self._address, port, 1)
+                if port % RESET_STEP == 0 and preempt():
+                    self._next_reset = port
+                    raise Preempted
+            self._next_reset = 0
+            if record["active_evtchns"] > record["xen_evtchns"]:
+                raise XenError(XEN_EAGAIN)
+            self._leave_fifo()
 
-    def raise_event(self, port: int) -> None:
-        """An event arrives on one of this domain's ports."""
-        handler = self.handlers.get(port)
-        if handler is not None:
-            handler()
-        else:
-            native.set_pending(self.domain.record.address, self._notified(port), port)
+    def _leave_fifo(self) -> None:
+        if self._fifo is not None:
+            self._fifo.destroy()
+            self._fifo = None
+
+    def destroy(self) -> None:
+        """The domain dies: close every port, Xen's as well (evtchn_destroy). No other can be bound."""
+        assert self.domain.record["is_dying"]
+        with self.domain.machine.lock:
+            for port in range(1, self.size):
+                native.evtchn_close(self._address, port, 0)
+            self._leave_fifo()

@@ -6,18 +6,28 @@ for others. Every request is made in the name of a domain, and refused to one wi
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from euxen.abi.arch_x86_xen import VcpuGuestContext
-from euxen.abi.errno import XEN_EINVAL, XEN_ENOMEM, XEN_EPERM, XEN_ESRCH
-from euxen.abi.event_channel import EvtchnAllocUnbound, EvtchnBindInterdomain
+from euxen.abi.errno import XEN_EINVAL, XEN_ENOMEM, XEN_ESRCH
+from euxen.abi.event_channel import (
+    EVTCHN_FIFO_NR_CHANNELS,
+    EvtchnAllocUnbound,
+    EvtchnBindInterdomain,
+    EvtchnBindIpi,
+    EvtchnBindVirq,
+    EvtchnClose,
+    EvtchnSend,
+)
+from euxen.abi.xen import NR_VIRQS, VIRQ_DOM_EXC
 from euxen.cpu.engine import Engine
 from euxen.cpu.native.memory import Memory
 from euxen.cpu.policy import Tsc, default_policy
-from euxen.hypervisor import hypercall_page
+from euxen.hypervisor import hypercall_page, sched, xsm
 from euxen.hypervisor.domain import DEFAULT_MAX_EVTCHN_PORT, Domain
 from euxen.hypervisor.errors import GrantError, XenError
-from euxen.hypervisor.event_channel import MAX_PORTS
+from euxen.hypervisor.event_channel import send_guest_global_virq, virq_is_global
 from euxen.hypervisor.foreign import ForeignPage
 from euxen.hypervisor.machine import PAGE_SIZE, Machine
 from euxen.hypervisor.mm import mmu, populate
@@ -36,14 +46,35 @@ class Hypervisor:
         self.machine = machine
         self.make_engine = make_engine
         self.domains: dict[int, Domain] = {}
-        self.domain0 = self._new_domain(DOM0_MAX_PAGES, 1, MAX_PORTS - 1, privileged=True)
+        self._global_virq_handlers: dict[int, Domain] = {}
+        """Who gets a global virtual interrupt, where it is not Domain 0."""
+        self.domain0 = self._new_domain(DOM0_MAX_PAGES, 1, EVTCHN_FIFO_NR_CHANNELS - 1, privileged=True)
 
     def _new_domain(self, max_pages: int, max_vcpus: int, max_evtchn_port: int, privileged: bool = False) -> Domain:
         domid = self.machine.allocate_domid()
         domain = Domain(self.machine, domid, max_pages, max_vcpus, max_evtchn_port, privileged)
         domain.event_channels.domain_at = self.domains.get
+        domain.on_exit = lambda: self.send_global_virq(VIRQ_DOM_EXC)
         self.domains[domain.domid] = domain
         return domain
+
+    def send_global_virq(self, virq: int) -> None:
+        """Raise a global virtual interrupt in the domain that handles it."""
+        handler = self._global_virq_handlers.get(virq, self.domain0)
+        send_guest_global_virq(handler.record.address, virq)
+
+    def set_global_virq_handler(self, domain: Domain, virq: int) -> None:
+        """Let a domain get a global virtual interrupt, until it dies. Raises XenError."""
+        if virq >= NR_VIRQS or not virq_is_global(virq) or domain.record["is_dying"]:
+            raise XenError(XEN_EINVAL)
+        self._global_virq_handlers[virq] = domain
+
+    def remove(self, domain: Domain) -> None:
+        """Forget a domain that was destroyed."""
+        for virq in [virq for virq, handler in self._global_virq_handlers.items() if handler is domain]:
+            del self._global_virq_handlers[virq]
+        del self.domains[domain.domid]
+        self.send_global_virq(VIRQ_DOM_EXC)
 
     def control(self, caller: Domain) -> Control:
         """The control interface, for requests in the name of ``caller``."""
@@ -57,9 +88,10 @@ class Control:
         self._hypervisor = hypervisor
         self.caller = caller
 
-    def _check_privilege(self) -> None:
-        if not self.caller.privileged:
-            raise XenError(XEN_EPERM)
+    @property
+    def lock(self) -> threading.RLock:
+        """The machine's lock, which makes Domain 0's daemons one at a time."""
+        return self._hypervisor.machine.lock
 
     def domain(self, domid: int) -> Domain:
         """A domain that the caller may manage."""
@@ -67,12 +99,12 @@ class Control:
         if domain is None:
             raise XenError(XEN_ESRCH)
         if domain is not self.caller:
-            self._check_privilege()
+            xsm.domctl(self.caller, domain)
         return domain
 
     def create_domain(self, max_pages: int, max_vcpus: int = 1, max_evtchn_port: int = DEFAULT_MAX_EVTCHN_PORT) -> int:
         """XEN_DOMCTL_createdomain: a PV domain without memory; returns its domid."""
-        self._check_privilege()
+        xsm.domctl(self.caller)
         hypervisor = self._hypervisor
         machine = hypervisor.machine
         domain = hypervisor._new_domain(max_pages, max_vcpus, max_evtchn_port)
@@ -90,7 +122,7 @@ class Control:
         """XEN_DOMCTL_destroydomain."""
         domain = self.domain(domid)
         domain.destroy()
-        del self._hypervisor.domains[domid]
+        self._hypervisor.remove(domain)
 
     def populate_physmap(self, domid: int, first_pfn: int, count: int) -> memoryview:
         """XENMEM_populate_physmap: memory at ``count`` pfns; returns the frames' numbers. All or an error."""
@@ -158,17 +190,40 @@ class Control:
         self.caller.event_channels.alloc_unbound(op)
         return op.port
 
-    def bind_interdomain(self, remote: int, remote_port: int, handler: Callable[[], None]) -> int:
-        """Bind to another domain's port; ``handler`` is called, in any thread, when an event comes."""
+    def bind_interdomain(self, remote: int, remote_port: int) -> int:
+        """Bind to another domain's port; returns the caller's own."""
         op = EvtchnBindInterdomain(remote_dom=remote, remote_port=remote_port)
-        table = self.caller.event_channels
-        table.bind_interdomain(op)
-        table.handlers[op.local_port] = handler
+        self.caller.event_channels.bind_interdomain(op)
         return op.local_port
+
+    def bind_virq(self, virq: int) -> int:
+        """A port of the caller's for a virtual interrupt of its first vCPU."""
+        op = EvtchnBindVirq(virq=virq)
+        self.caller.event_channels.bind_virq(op)
+        return op.port
+
+    def bind_ipi(self) -> int:
+        """A port by which the caller notifies itself."""
+        op = EvtchnBindIpi()
+        self.caller.event_channels.bind_ipi(op)
+        return op.port
+
+    def close(self, port: int) -> None:
+        """EVTCHNOP_close."""
+        self.caller.event_channels.close(EvtchnClose(port=port))
 
     def notify(self, port: int) -> None:
         """EVTCHNOP_send."""
-        self.caller.event_channels.send(port)
+        self.caller.event_channels.send(EvtchnSend(port=port))
+
+    def block(self) -> None:
+        """SCHEDOP_block, for a domain whose kernel is this program: wait until an event is pending."""
+        sched.wait_for_event(self.caller.vcpus[0].record.address)
+
+    def set_virq_handler(self, domid: int, virq: int) -> None:
+        """XEN_DOMCTL_set_virq_handler: let a domain get a global virtual interrupt."""
+        xsm.domctl(self.caller)
+        self._hypervisor.set_global_virq_handler(self.domain(domid), virq)
 
     @staticmethod
     def _result(value: int) -> int:

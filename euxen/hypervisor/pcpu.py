@@ -7,7 +7,6 @@ lock, and the vCPU goes on. A vCPU with nothing to do costs nothing: the thread 
 from __future__ import annotations
 
 import struct
-import threading
 from collections.abc import Callable
 
 from euxen.abi.arch_x86_xen import VcpuGuestContext
@@ -17,7 +16,7 @@ from euxen.abi.xen import HYPERVISOR_multicall, MulticallEntry
 from euxen.cpu import state
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.registers import MASK, Registers
-from euxen.hypervisor import crash, ctrlreg, descriptors, entry, time, traps
+from euxen.hypervisor import crash, ctrlreg, descriptors, entry, sched, sleeper, time, traps
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.emulate import emulate
 from euxen.hypervisor.errors import Continuation, GuestFault
@@ -29,8 +28,6 @@ from euxen.hypervisor.vcpu import Vcpu
 ARGUMENTS = (7, 6, 2, 10, 8)
 """The registers that hold a hypercall's arguments: RDI, RSI, RDX, R10, R8."""
 RAX = 0
-LONGEST_SLEEP = 3600.0
-SECOND = 1_000_000_000
 
 CR0 = 0x8005_0033
 CR4 = 0x0000_06E0
@@ -48,14 +45,12 @@ class Pcpu:
         self.engine = domain.engine
         self.block = domain.engine.block
         self.registers = Registers(self.block)
-        self._awake = threading.Event()
         self._stop = False
         self._install_handlers()
         self._load(domain.vcpus[0])
         self._handlers: dict[ExitReason, Callable[[Vcpu], None]] = {
             ExitReason.HYPERCALL: self._hypercall,
             ExitReason.EMULATE: self._emulate,
-            ExitReason.BLOCKED: self._blocked,
             ExitReason.CRASH: self._crash,
         }
 
@@ -109,10 +104,10 @@ class Pcpu:
         vcpu = self.domain.vcpus[0]
         with Ticker(self.block, self.domain.machine.record.address):
             while not self._stop and self.domain.shutdown_code is None:
-                if vcpu.may_run():
-                    self._run(vcpu)
-                else:
+                if vcpu.is_blocked:
                     self._sleep(vcpu)
+                else:
+                    self._run(vcpu)
                 self.domain.watchdogs.check()
 
     def _run(self, vcpu: Vcpu) -> None:
@@ -130,24 +125,21 @@ class Pcpu:
         """Wait for an event or a timer."""
         if vcpu.record["runstate"] != RUNSTATE_blocked:
             vcpu.set_runstate(RUNSTATE_blocked)
-        self._awake.clear()
-        if vcpu.may_run() or self._stop:
-            return
-        delay = (vcpu.wake_time() - self.domain.machine.now()) / SECOND
-        if delay > 0:
-            self._awake.wait(min(delay, LONGEST_SLEEP))
+        now = self.domain.machine.now
+        sleeper.prepare(vcpu.sleeper.address)
+        if vcpu.is_blocked and not self._stop:
+            delay = vcpu.wake_time() - now()
+            if delay > 0:
+                sleeper.sleep(vcpu.sleeper.address, delay)
         time.run_singleshot_timer(vcpu.record.address)
-
-    def wake(self) -> None:
-        """From any thread: something may have happened for a vCPU of this domain."""
-        self._awake.set()
-        self.engine.kick()
+        sched.poll_timer(vcpu.record.address, now())
 
     def stop(self) -> None:
         """From any thread: let ``run`` return soon."""
         self._stop = True
         self.domain.vcpus[0].record["slice_end"] = 0
-        self.wake()
+        sleeper.wake(self.domain.vcpus[0].sleeper.address)
+        self.engine.kick()
 
     def _hypercall(self, vcpu: Vcpu) -> None:
         registers = self.registers
@@ -184,9 +176,6 @@ class Pcpu:
         emulate(vcpu, self.registers, self.block["exit_info"])
         if self.block["exit_reason"] == ExitReason.CRASH:
             self._crash(vcpu)
-
-    def _blocked(self, vcpu: Vcpu) -> None:
-        vcpu.blocked = True
 
     def _crash(self, vcpu: Vcpu) -> None:
         crash.crash(vcpu, self.registers, self.block["exit_info"], self.block["exit_detail"])

@@ -52,28 +52,42 @@ class DomainRecord(Structure):
     shared_info_frame: int = u64()  # machine frame number
     tot_pages: int = u64()
     max_pages: int = u64()
+    is_dying: int = u64()
     is_privileged: int = u64()
     vm_assist: int = u64()
     vcpus: int = u64()  # VcpuRecord[max_vcpus], each of VCPU_STRIDE bytes
     max_vcpus: int = u64()
-    evtchns: int = u64()  # EvtchnRecord[max_evtchns]
-    max_evtchns: int = u64()  # how many ports there are now
+    evtchn_buckets: int = u64()  # where the EvtchnRecords are, EVTCHNS_PER_BUCKET each
+    valid_evtchns: int = u64()  # how many ports there are now; never less than there were
+    active_evtchns: int = u64()  # how many are not free
+    xen_evtchns: int = u64()  # and how many of those Xen itself listens to
+    evtchn_hint: int = u64()  # no port below is free
+    evtchn_fifo: int = u64()  # EvtchnFifoRecord, 0 for a domain with the two-level ABI
+    pollers: int = u64()  # how many vCPUs have VcpuRecord.polling
     watchdog_deadline: int = u64()  # ns: when the first of the watchdogs fires, 0 for never
     cmos_index: int = u64()  # what the guest wrote to port 0x70: arch.cmos_idx
     pci_address: int = u64()  # and to port 0xcf8: arch.pci_cf8
 
 
-class TickerRecord(Structure):
-    """What the ticker of an engine needs."""
+class SleeperRecord(Structure):
+    """A thread that sleeps until its time has come or somebody wakes it."""
 
-    stop: int = u64()
+    asleep: int = u64()  # or about to be: who wakes it has to write to the eventfd
     eventfd: int = u64()
     read: int = u64()  # functions of the C library
     write: int = u64()
     ppoll: int = u64()
     pollfd: int = u64()  # a struct pollfd
     timespec: int = array(u64(), 2)
-    one: int = u64()
+    one: int = u64()  # what is written
+    count: int = u64()  # and what is read
+
+
+class TickerRecord(Structure):
+    """What the ticker of an engine needs."""
+
+    stop: int = u64()
+    sleeper: int = u64()
 
 
 class TrapEntry(Structure):
@@ -124,8 +138,12 @@ class VcpuRecord(Structure):
     periodic_period: int = u64()  # ns, 0 for none
     periodic_last: int = u64()
     slice_end: int = u64()  # ns: when the scheduler wants the CPU back
-    polling: int = u64()  # set from SCHEDOP_poll until an event ends it
-    poll_evtchn: int = u64()  # the one port that is polled for, 0 for any
+    pause_flags: int = u64()  # VPF_*
+    polling: int = u64()  # it waits in SCHEDOP_poll: its bit of Xen's poll_mask
+    poll_evtchn: int = u64()  # the only port that it polls, or -1 for any; 0 when it does not poll
+    poll_deadline: int = u64()  # ns, 0 for never
+    sleeper: int = u64()  # SleeperRecord of the thread that sleeps while this vCPU is blocked
+    evtchn_fifo: int = u64()  # EvtchnFifoVcpu, where the domain has the FIFO ABI
     virq_to_evtchn: int = array(u64(), 24)
     scratch: int = array(u64(), 32)
     word: int = u64()  # where guest_access keeps a number on its way
@@ -139,14 +157,49 @@ TF_kernel_mode = 1
 TRAP_ENTRY_SIZE = 24
 
 
+VPF_blocked = 1
+"""VcpuRecord.pause_flags: it waits for an event. Who clears it wakes the vCPU."""
+
+
 class EvtchnRecord(Structure):
     """One event channel of a domain (struct evtchn)."""
 
+    lock: int = u64()  # its state changes only under it; both ends' locks where both change
+    domain: int = u64()  # the DomainRecord that it belongs to
+    port: int = u64()
     state: int = u64()  # ECS_* below
     notify_vcpu: int = u64()
-    remote_domain: int = u64()  # domid, for ECS_UNBOUND and ECS_INTERDOMAIN
-    remote_port: int = u64()
-    number: int = u64()  # of the virq or pirq
+    xen_consumer: int = u64()  # function: (vcpu, port), called for an event; 0 if it is for the guest
+    remote_domid: int = u64()  # for ECS_UNBOUND and ECS_INTERDOMAIN
+    remote_port: int = u64()  # for ECS_INTERDOMAIN, as is the next
+    remote: int = u64()  # the EvtchnRecord of the other end
+    virq: int = u64()
+    priority: int = u64()  # by the FIFO ABI, as is what follows
+    last_queue: int = u64()  # on which it was last: vCPU << 8 | priority
+    pending: int = u64()  # an event came before there was a word for it
 
 
 ECS_FREE, ECS_RESERVED, ECS_UNBOUND, ECS_INTERDOMAIN, ECS_PIRQ, ECS_VIRQ, ECS_IPI = range(7)
+
+
+class EvtchnFifoRecord(Structure):
+    """What Xen knows of a domain's FIFO event channels (struct evtchn_fifo_domain)."""
+
+    num_evtchns: int = u64()  # how many words the guest has given
+    event_array: int = array(u64(), 128)  # where they are, a page each
+
+
+class EvtchnFifoQueue(Structure):
+    """One queue of a vCPU (struct evtchn_fifo_queue)."""
+
+    head: int = u64()  # address of the port number in the control block
+    tail: int = u64()  # the last port, 0 for none
+    priority: int = u64()
+    lock: int = u64()
+
+
+class EvtchnFifoVcpu(Structure):
+    """What Xen knows of a vCPU's FIFO event channels (struct evtchn_fifo_vcpu)."""
+
+    control_block: int = u64()  # in the guest's memory, 0 until it has given one
+    queue: int = array(u64(), 16 * 4)  # EvtchnFifoQueue by priority

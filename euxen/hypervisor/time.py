@@ -12,7 +12,7 @@ from euxen.abi.xen import VIRQ_TIMER
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.exits import request_exit
-from euxen.cpu.native.language import call1, load32, load64, mulshift, native, store64
+from euxen.cpu.native.language import call1, load32, load64, mulshift, native, store64, xchg64
 from euxen.hypervisor.event_channel import send_vcpu_virq
 from euxen.hypervisor.guest_access import copy_from_guest
 from euxen.hypervisor.records import DomainRecord, MachineRecord, VcpuRecord
@@ -101,7 +101,7 @@ def retick(block: int) -> int:
     """A timer was changed: have the ticker look again if it would sleep too long. What is due is not left to it."""
     vcpu = load64(block + CpuBlock.vcpu)
     due = min(next_timer(vcpu), load64(vcpu + VcpuRecord.slice_end), watchdog_deadline(vcpu))
-    store64(block + CpuBlock.deadline, due)
+    xchg64(block + CpuBlock.deadline, due)
     if due != NEVER and due <= now_for(vcpu):
         call1(load64(block + CpuBlock.kick), block)
     elif due < load64(block + CpuBlock.ticker_sleeps_until):

@@ -19,11 +19,12 @@ from euxen.abi.errno import XEN_EINVAL, XEN_EOPNOTSUPP
 from euxen.abi.vcpu import XEN_RUNSTATE_UPDATE, RUNSTATE_offline, RUNSTATE_runnable, VcpuRunstateInfo
 from euxen.abi.xen import SharedInfo, VcpuInfo, VcpuTimeInfo, VMASST_TYPE_runstate_update_flag
 from euxen.cpu.native.memory import Memory, Record
-from euxen.hypervisor import descriptors, guest_access, time
+from euxen.hypervisor import descriptors, guest_access, sched, time
 from euxen.hypervisor.errors import GuestFault, XenError
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm import pagetable
 from euxen.hypervisor.records import TRAP_ENTRY_SIZE, TF_kernel_mode, VcpuRecord
+from euxen.hypervisor.sleeper import Sleeper
 
 if TYPE_CHECKING:
     from euxen.hypervisor.domain import Domain
@@ -44,10 +45,8 @@ class Vcpu:
         self.record = Record(VcpuRecord, records, vcpu_id * VcpuRecord.size)
         self.is_initialised = False
         self.context: VcpuGuestContext | None = None
-        self.blocked = False
-        self._polls = False
-        self.poll_timeout = 0
-        self._told_before = False
+        self.sleeper = Sleeper()
+        """Where the thread sleeps that runs this vCPU, while it is blocked."""
         self._info_page = 0
         self.dr7_emul = 0
         """What DR7 says of breakpoints at I/O ports, which the CPU is not told of."""
@@ -55,6 +54,7 @@ class Vcpu:
         record = self.record
         record["vcpu_id"], record["domain"] = vcpu_id, domain.record.address
         record["vcpu_info"] = domain.record["shared_info"] + SharedInfo.offsetof(f"vcpu_info[{vcpu_id}]")
+        record["sleeper"] = self.sleeper.address
         record["runstate"] = RUNSTATE_offline
         record["slice_end"] = NEVER
         record["periodic_period"] = DEFAULT_PERIOD
@@ -147,49 +147,24 @@ class Vcpu:
         self.set_runstate(RUNSTATE_offline)
 
     @property
-    def upcall_pending(self) -> bool:
-        """Whether the guest has been told of an event that it has not yet looked at."""
-        return bool(ctypes.c_uint8.from_address(self.record["vcpu_info"]).value)
-
-    @property
-    def needs_upcall(self) -> bool:
-        """Whether there is an event that the guest wants to be told of (local_events_need_delivery)."""
-        return self.upcall_pending and not self.upcall_masked
-
-    @property
     def upcall_masked(self) -> bool:
-        """Whether the guest does not want to be told."""
+        """Whether the guest does not want to be told of events."""
         return bool(ctypes.c_uint8.from_address(self.record["vcpu_info"] + VcpuInfo.evtchn_upcall_mask).value)
 
-    def block_until_event(self) -> None:
-        """Wait for an event (SCHEDOP_block)."""
-        ctypes.c_uint8.from_address(self.record["vcpu_info"] + VcpuInfo.evtchn_upcall_mask).value = 0
-        self.blocked = True
+    @property
+    def is_blocked(self) -> bool:
+        """Whether it waits for an event."""
+        return bool(sched.is_blocked(self.record.address))
 
-    def poll(self, port: int, timeout: int) -> None:
-        """Wait for an event on ``port``, on any port if it is 0, or until system time ``timeout``; 0 is never.
-
-        The guest may have masked events: one that it was told of before does not end the wait, one that comes does.
-        """
-        self.blocked = self._polls = True
-        self._told_before = self.upcall_pending
-        self.record["polling"], self.record["poll_evtchn"] = 1, port
-        self.poll_timeout = timeout
-
-    def may_run(self) -> bool:
-        """Whether what a blocked vCPU waits for has happened; if so it is not blocked any more."""
-        if self.blocked:
-            timed_out = self.poll_timeout and self.domain.machine.now() >= self.poll_timeout
-            told = self.upcall_pending and not self._told_before
-            polled = self._polls and not self.record["polling"]
-            if told or timed_out or polled:
-                self.blocked = self._polls = self._told_before = False
-                self.record["polling"] = self.poll_timeout = 0
-        return not self.blocked
+    def hypercall_preempt_check(self) -> bool:
+        """Whether a hypercall that takes long should let others go first."""
+        engine = self.domain.engine
+        return engine is not None and bool(engine.block["kicked"])
 
     def wake_time(self) -> int:
         """System time at which a blocked vCPU has to be looked at again. Its periodic timer wakes nobody."""
-        deadlines = (self.record["timer_deadline"], self.poll_timeout, self.domain.record["watchdog_deadline"])
+        poll_deadline = self.record["poll_deadline"] if self.record["polling"] else 0
+        deadlines = (self.record["timer_deadline"], poll_deadline, self.domain.record["watchdog_deadline"])
         return min((deadline for deadline in deadlines if deadline), default=NEVER)
 
     def set_runstate(self, new: int) -> None:

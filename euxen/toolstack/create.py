@@ -130,7 +130,7 @@ def destroy(host: Host, domid: int) -> None:
     """Destroy a domain and forget it (xl destroy)."""
     store = host.services.xenstore
     host.services.detach_console(domid)
-    host.services.store.domain_gone(domid)
+    host.services.domain_gone(domid)
     home = f"/local/domain/{domid}"
     with contextlib.suppress(XenStoreRefused):  # one that could not be built has no nodes yet
         store.remove(store.read(f"{home}/vm"))

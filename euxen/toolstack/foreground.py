@@ -165,8 +165,6 @@ class Foreground:
         """Take what the guest has written, as much as a ring holds."""
         with self._lock:
             data = self._console.receive()
-        if data:
-            self._pcpu.wake()
         if self._stdout >= 0:
             self._output = data
 
@@ -197,7 +195,6 @@ class Foreground:
             return False
         with self._lock:
             self._console.send(data)
-        self._pcpu.wake()
         return True
 
     def _show_last_words(self) -> None:

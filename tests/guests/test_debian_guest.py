@@ -21,6 +21,9 @@ cat /proc/cmdline
 sed -n 's/^MemTotal: *//p' /proc/meminfo
 grep -c ^processor /proc/cpuinfo
 
+echo "== events"
+dmesg | sed -n 's/.*xen:events: //p'
+
 echo "== forks"
 i=0
 while [ $i -lt 300 ]; do
@@ -105,6 +108,10 @@ def test_it_sees_xen(story: Story, guest: DebianGuest) -> None:
     assert command_line == "root=none console=hvc0 quiet"
     assert 120 << 10 < int(memory.removesuffix(" kB")) < 200 << 10
     assert processors == "1"
+
+
+def test_events(story: Story) -> None:
+    assert story["events"] == ["Using FIFO-based ABI"]
 
 
 def test_forks(story: Story) -> None:

@@ -132,8 +132,11 @@ def boot(
     domain = running.domain
     domain.console_write = xen_console.extend
     try:
-        running.console.send(keyboard)
+        with host.machine.lock:
+            running.console.send(keyboard)
         _run(domain, patience)
+        with host.machine.lock:
+            receive()  # what the guest said last may not have been noticed yet
         said = _text(console), _text(xen_console), tuple(log)
         assert not (wrong := audit(host.machine, host.hypervisor.domains.values())), "\n".join(wrong)
     finally:

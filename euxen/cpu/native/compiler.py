@@ -61,8 +61,13 @@ def _atomic(operation: str, kind: Any = I64) -> Lowering:
     return lower
 
 
-def _cas64(b: Any, address: Any, expected: Any, value: Any) -> Any:
-    return b.extract_value(b.cmpxchg(_pointer(b, address, I64), expected, value, "seq_cst", "seq_cst"), 0)
+def _cas(kind: Any) -> Lowering:
+    def lower(b: Any, address: Any, expected: Any, value: Any) -> Any:
+        operands = [operand if kind is I64 else b.trunc(operand, kind) for operand in (expected, value)]
+        old = b.extract_value(b.cmpxchg(_pointer(b, address, kind), *operands, "seq_cst", "seq_cst"), 0)
+        return old if kind is I64 else b.zext(old, I64)
+
+    return lower
 
 
 def _mulshift(b: Any, x: Any, y: Any, bits: Any) -> Any:
@@ -122,7 +127,8 @@ LOWERINGS: dict[str, Lowering] = {
     "store16": _store(I16),
     "store32": _store(I32),
     "store64": _store(I64),
-    "cas64": _cas64,
+    "cas64": _cas(I64),
+    "cas32": _cas(I32),
     "xchg64": _atomic("xchg"),
     "xchg32": _atomic("xchg", I32),
     "xchg16": _atomic("xchg", I16),
@@ -130,6 +136,8 @@ LOWERINGS: dict[str, Lowering] = {
     "or64": _atomic("or"),
     "and64": _atomic("and"),
     "add64": _atomic("add"),
+    "or32": _atomic("or", I32),
+    "and32": _atomic("and", I32),
     "or8": _atomic("or", I8),
     "ult": lambda b, x, y: b.icmp_unsigned("<", x, y),
     "ule": lambda b, x, y: b.icmp_unsigned("<=", x, y),

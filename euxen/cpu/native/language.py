@@ -171,6 +171,12 @@ def cas64(address: int, expected: int, value: int) -> int:
 
 
 @intrinsic
+def cas32(address: int, expected: int, value: int) -> int:
+    """The same with 32 bits; what was there is zero-extended."""
+    return 0
+
+
+@intrinsic
 def xchg64(address: int, value: int) -> int:
     """Atomic exchange; returns what was there."""
     return 0
@@ -209,6 +215,18 @@ def and64(address: int, bits: int) -> int:
 @intrinsic
 def add64(address: int, value: int) -> int:
     """Atomic add; returns what was there."""
+    return 0
+
+
+@intrinsic
+def or32(address: int, bits: int) -> int:
+    """Atomic or on 32 bits; returns what was there."""
+    return 0
+
+
+@intrinsic
+def and32(address: int, bits: int) -> int:
+    """Atomic and on 32 bits; returns what was there."""
     return 0
 
 

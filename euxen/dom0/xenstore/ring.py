@@ -56,11 +56,12 @@ class XenStoreRing:
             XENSTORE_SERVER_FEATURE_RECONNECTION | XENSTORE_SERVER_FEATURE_ERROR | XENSTORE_SERVER_FEATURE_WATCHDEPTH
         )
 
-    def service(self) -> None:
+    def service(self) -> bool:
         """Take the requests that are in the ring, and hand over what is to be sent as far as it fits.
 
-        What the domain adds meanwhile is left for the signal that it has to send then. So a domain
-        that never stops sending gets one ring full at a time, and others have their turn.
+        Returns whether to call again, as the domain did something meanwhile, for which it does not signal: it need
+        not where it sees that it is being served. A domain that never stops sending gets one ring full at a time, and
+        others have their turn.
         """
         reconnected = self._words[_CONNECTION] == XENSTORE_RECONNECT
         if reconnected:
@@ -72,6 +73,16 @@ class XenStoreRing:
             moved = True
             serve(self._store, self.connection)
         self._finish(moved or reconnected)
+        return (moved or reconnected) and self._has_more()
+
+    def _has_more(self) -> bool:
+        """Whether there is something to take, or room for what is to be sent.
+
+        Sending the signal was a memory barrier: the domain has seen our indices, or we see what it did before.
+        """
+        if self.connection.outstanding and self._queued(self._rsp_prod, self._words[_RSP_CONS]) < XENSTORE_RING_SIZE:
+            return self.connection.broken is None
+        return self._store.wants_input(self.connection) and self._queued(self._words[_REQ_PROD], self._req_cons) > 0
 
     def flush(self) -> None:
         """Hand over what is to be sent, as far as it fits into the ring."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 
-from euxen.abi.errno import XEN_EPERM, XEN_ESRCH
+from euxen.abi.errno import XEN_ESRCH
 from euxen.abi.xen import DOMID_SELF
+from euxen.hypervisor import xsm
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.vcpu import Vcpu
@@ -16,13 +17,14 @@ MAX_ORDER = 9
 WORD = struct.Struct("<Q")
 
 
-def domain_named(vcpu: Vcpu, domid: int) -> Domain:
-    """The domain that a caller may name: itself."""
-    if domid in (DOMID_SELF, vcpu.domain.domid):
-        return vcpu.domain
-    if vcpu.domain.event_channels.domain_at(domid) is None:
+def domain_named(vcpu: Vcpu, domid: int, check: xsm.Check) -> Domain:
+    """A domain that the caller names, if it may do with it what ``check`` is for. Raises XenError."""
+    own = vcpu.domain
+    domain = own if domid == DOMID_SELF else own.event_channels.domain_at(domid)
+    if domain is None:
         raise XenError(XEN_ESRCH)
-    raise XenError(XEN_EPERM)
+    check(own, domain)
+    return domain
 
 
 def read_word(vcpu: Vcpu, address: int) -> int:

@@ -7,8 +7,10 @@ and are loaded when somebody asks.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
-from euxen.abi.errno import XEN_EACCES, XEN_ENOSYS, XEN_EPERM
+from euxen.abi.errno import XEN_EACCES, XEN_ENOSYS
+from euxen.hypervisor import xsm
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.vcpu import Vcpu
 
@@ -20,30 +22,36 @@ def domctl(vcpu: Vcpu, operation: int, *_rest: int) -> int:
     """HYPERVISOR_domctl."""
     from euxen.abi.domctl import XEN_DOMCTL_INTERFACE_VERSION
 
-    return _refuse(vcpu, operation, XEN_DOMCTL_INTERFACE_VERSION)
+    return _refuse(vcpu, operation, XEN_DOMCTL_INTERFACE_VERSION, xsm.domctl)
 
 
 def sysctl(vcpu: Vcpu, operation: int, *_rest: int) -> int:
     """HYPERVISOR_sysctl."""
     from euxen.abi.sysctl import XEN_SYSCTL_INTERFACE_VERSION
 
-    return _refuse(vcpu, operation, XEN_SYSCTL_INTERFACE_VERSION)
+    return _refuse(vcpu, operation, XEN_SYSCTL_INTERFACE_VERSION, xsm.sysctl)
 
 
 def platform_op(vcpu: Vcpu, operation: int, *_rest: int) -> int:
     """HYPERVISOR_platform_op."""
     from euxen.abi.platform import XENPF_INTERFACE_VERSION
 
-    return _refuse(vcpu, operation, XENPF_INTERFACE_VERSION)
+    return _refuse(vcpu, operation, XENPF_INTERFACE_VERSION, xsm.platform_op)
 
 
-def _refuse(vcpu: Vcpu, operation: int, version: int) -> int:
+def _refuse(vcpu: Vcpu, operation: int, version: int, check: xsm.Check) -> int:
     _command, known = HEADER.unpack(vcpu.read(operation, HEADER.size))
     if known != version:
         raise XenError(XEN_EACCES)
-    return privileged(vcpu)
+    check(vcpu.domain)
+    raise XenError(XEN_ENOSYS)
 
 
-def privileged(vcpu: Vcpu, *_arguments: int) -> int:
-    """An operation for Domain 0 that nobody can perform yet: others are refused first."""
-    raise XenError(XEN_ENOSYS if vcpu.domain.privileged else XEN_EPERM)
+def absent(check: xsm.Check) -> Callable[..., int]:
+    """A hypercall that nobody can perform yet; who may not is refused first."""
+
+    def handler(vcpu: Vcpu, *_arguments: int) -> int:
+        check(vcpu.domain)
+        raise XenError(XEN_ENOSYS)
+
+    return handler

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from euxen.abi import memory as abi
 from euxen.abi.arch_x86_xen import MACH2PHYS_NR_ENTRIES, MACH2PHYS_VIRT_END, MACH2PHYS_VIRT_START
-from euxen.abi.errno import XEN_EACCES, XEN_EINVAL, XEN_ENOSYS, XEN_EOPNOTSUPP, XEN_EPERM, XEN_ESRCH
+from euxen.abi.errno import XEN_EACCES, XEN_EINVAL, XEN_ENOSYS, XEN_EOPNOTSUPP, XEN_ESRCH
 from euxen.abi.xen import DOMID_SELF
 from euxen.cpu.native.language import signed
+from euxen.hypervisor import xsm
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import Continuation, GuestFault, XenError
 from euxen.hypervisor.hypercalls import memory_exchange
@@ -49,7 +50,7 @@ def _reservation(vcpu: Vcpu, operation: int, argument: int, start: int) -> int:
     """Handle extent after extent until one fails. Whatever goes wrong, the answer is how many are done."""
     try:
         op = abi.XenMemoryReservation.unpack_from(vcpu.read(argument, abi.XenMemoryReservation.size))
-        domain = domain_named(vcpu, op.domid)
+        domain = domain_named(vcpu, op.domid, xsm.memory_adjust_reservation)
     except XenError:
         return start
     address_bits = op.mem_flags & 0xFF
@@ -108,8 +109,8 @@ def _maximum_ram_page(vcpu: Vcpu, argument: int) -> int:
     return vcpu.domain.machine.frames
 
 
-def _domid_at(vcpu: Vcpu, argument: int) -> Domain:
-    return domain_named(vcpu, int.from_bytes(vcpu.read(argument, 2), "little"))
+def _domid_at(vcpu: Vcpu, argument: int, check: xsm.Check = xsm.memory_stat_reservation) -> Domain:
+    return domain_named(vcpu, int.from_bytes(vcpu.read(argument, 2), "little"), check)
 
 
 def _current_reservation(vcpu: Vcpu, argument: int) -> int:
@@ -146,8 +147,9 @@ def _memory_map(vcpu: Vcpu, argument: int) -> int:
     return 0
 
 
-def _privileged_only(vcpu: Vcpu, argument: int) -> int:
-    raise XenError(XEN_ENOSYS if vcpu.domain.privileged else XEN_EPERM)
+def _machine_memory_map(vcpu: Vcpu, argument: int) -> int:
+    xsm.machine_memory_map(vcpu.domain)
+    raise XenError(XEN_ENOSYS)
 
 
 def _set_memory_map(vcpu: Vcpu, argument: int) -> int:
@@ -155,7 +157,7 @@ def _set_memory_map(vcpu: Vcpu, argument: int) -> int:
     op = abi.XenForeignMemoryMap.unpack_from(vcpu.read(argument, abi.XenForeignMemoryMap.size))
     if op.map.nr_entries > E820MAX:
         raise XenError(XEN_EINVAL)
-    domain = domain_named(vcpu, op.domid)
+    domain = domain_named(vcpu, op.domid, xsm.domain_memory_map)
     packed = vcpu.read(op.map.buffer, op.map.nr_entries * E820_ENTRY.size)
     domain.memory_map = list(E820_ENTRY.iter_unpack(packed))
     return 0
@@ -164,15 +166,16 @@ def _set_memory_map(vcpu: Vcpu, argument: int) -> int:
 def _claim_pages(vcpu: Vcpu, argument: int) -> int:
     """XENMEM_claim_pages, which is for those who build domains."""
     op = abi.XenMemoryReservation.unpack_from(vcpu.read(argument, abi.XenMemoryReservation.size))
-    known = vcpu.domain.event_channels.domain_at(op.domid) is not None
-    if op.extent_start or op.extent_order or op.mem_flags or not known:
+    domain = vcpu.domain.event_channels.domain_at(op.domid)
+    if op.extent_start or op.extent_order or op.mem_flags or domain is None:
         raise XenError(XEN_EINVAL)
-    return _privileged_only(vcpu, argument)
+    xsm.claim_pages(vcpu.domain, domain)
+    raise XenError(XEN_ENOSYS)
 
 
 def _without_p2m(vcpu: Vcpu, argument: int) -> int:
     """What changes the map of guest frames: a PV guest has none in Xen."""
-    _domid_at(vcpu, argument)
+    _domid_at(vcpu, argument, xsm.remove_from_physmap)
     raise XenError(XEN_EACCES)
 
 
@@ -180,12 +183,12 @@ def _add_to_physmap(vcpu: Vcpu, argument: int) -> int:
     op = abi.XenAddToPhysmap.unpack_from(vcpu.read(argument, abi.XenAddToPhysmap.size))
     if op.space == abi.XENMAPSPACE_gmfn_foreign:
         raise XenError(XEN_ENOSYS)
-    domain_named(vcpu, op.domid)
+    domain_named(vcpu, op.domid, xsm.add_to_physmap)
     raise XenError(XEN_EACCES)
 
 
 def _no_vnuma(vcpu: Vcpu, argument: int) -> int:
-    _domid_at(vcpu, argument)
+    _domid_at(vcpu, argument, xsm.get_vnumainfo)
     raise XenError(XEN_EOPNOTSUPP)
 
 
@@ -218,36 +221,39 @@ QUERIES: dict[int, Callable[[Vcpu, int], int]] = {
     abi.XENMEM_get_vnumainfo: _no_vnuma,
     abi.XENMEM_get_sharing_freed_pages: _nothing_shared,
     abi.XENMEM_get_sharing_shared_pages: _nothing_shared,
-    abi.XENMEM_machine_memory_map: _privileged_only,
+    abi.XENMEM_machine_memory_map: _machine_memory_map,
     abi.XENMEM_set_memory_map: _set_memory_map,
     abi.XENMEM_claim_pages: _claim_pages,
 }
 
 
-def _foreign_owner(vcpu: Vcpu, domid: int) -> None:
-    """A domain that is named as owner of pages, which nobody may be but oneself (get_pg_owner)."""
+def _foreign_owner(vcpu: Vcpu, domid: int, check: xsm.Check) -> None:
+    """A domain that is named as owner of pages; only DOMID_SELF is oneself (get_pg_owner)."""
     if domid != DOMID_SELF:
-        if domid == vcpu.domain.domid or vcpu.domain.event_channels.domain_at(domid) is None:
+        owner = vcpu.domain.event_channels.domain_at(domid)
+        if owner is None or owner is vcpu.domain:
             raise XenError(XEN_ESRCH)
-        raise XenError(XEN_EPERM)
+        check(vcpu.domain, owner)
 
 
 def foreign_mmu(vcpu: Vcpu, _requests: int, _count: int, _done: int, foreign: int, *_rest: int) -> int:
     """mmu_update for page tables of another domain, or with pages of one."""
     tables = foreign >> 16 & 0xFFFF
-    if tables and vcpu.domain.event_channels.domain_at(tables - 1) is None:
+    owner = vcpu.domain.event_channels.domain_at(tables - 1) if tables else vcpu.domain
+    if owner is None:
         raise XenError(XEN_ESRCH)
-    _foreign_owner(vcpu, foreign & 0xFFFF)
-    raise XenError(XEN_EPERM)
+    _foreign_owner(vcpu, foreign & 0xFFFF, xsm.mmu_update)
+    xsm.mmu_update(vcpu.domain, owner)
+    raise XenError(XEN_ENOSYS)
 
 
 def foreign_mmuext(vcpu: Vcpu, _operations: int, _count: int, _done: int, foreign: int, *_rest: int) -> int:
     """mmuext_op for another domain."""
-    _foreign_owner(vcpu, foreign & 0xFFFF)
-    raise XenError(XEN_EPERM)
+    _foreign_owner(vcpu, foreign & 0xFFFF, xsm.mmuext_op)
+    raise XenError(XEN_ENOSYS)
 
 
 def update_va_mapping_otherdomain(vcpu: Vcpu, address: int, value: int, flags: int, domid: int, *_rest: int) -> int:
     """HYPERVISOR_update_va_mapping_otherdomain, for one's own domain."""
-    _foreign_owner(vcpu, domid & 0xFFFF)
+    _foreign_owner(vcpu, domid & 0xFFFF, xsm.update_va_mapping)
     return do_update_va_mapping(vcpu.block, address, value, flags)

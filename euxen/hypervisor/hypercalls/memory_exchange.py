@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from euxen.abi import memory as abi
 from euxen.abi.errno import XEN_EFAULT, XEN_EINVAL, XEN_ENOMEM, XEN_EPERM
 from euxen.cpu.native.language import signed
+from euxen.hypervisor import xsm
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import Continuation, GuestFault, XenError
 from euxen.hypervisor.hypercalls.extents import MAX_ORDER, WORD, domain_named, read_word
@@ -43,7 +44,7 @@ def _exchange(vcpu: Vcpu, op: abi.XenMemoryExchange) -> None:
         raise XenError(XEN_EINVAL)
     if sizes[0] != sizes[1] or max(sizes) >> 64:
         raise XenError(XEN_EINVAL)
-    domain = domain_named(vcpu, inside.domid)
+    domain = domain_named(vcpu, inside.domid, xsm.memory_exchange)
     # A chunk is one extent of the larger kind, and as many of the smaller as that takes.
     order = max(inside.extent_order, outside.extent_order)
     given, taken = 1 << (order - inside.extent_order), 1 << (order - outside.extent_order)

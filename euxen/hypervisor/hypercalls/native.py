@@ -12,7 +12,7 @@ from euxen.abi.arch_x86_xen import (
     SEGBASE_GS_USER,
 )
 from euxen.abi.errno import XEN_EFAULT, XEN_EINVAL, XEN_ENOENT
-from euxen.abi.event_channel import EVTCHNOP_send, EVTCHNOP_unmask
+from euxen.abi.event_channel import EVTCHNOP_close, EVTCHNOP_send, EVTCHNOP_unmask
 from euxen.abi.sched import SCHEDOP_block, SCHEDOP_yield
 from euxen.abi.vcpu import (
     VCPUOP_set_periodic_timer,
@@ -38,18 +38,18 @@ from euxen.abi.xen import (
     HYPERVISOR_vcpu_op,
     HYPERVISOR_xen_version,
     MulticallEntry,
-    VcpuInfo,
 )
 from euxen.cpu import state
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.exits import request_exit
-from euxen.cpu.native.language import load8, load64, native, store8, store64, ult
+from euxen.cpu.native.language import load64, native, store64, ult
 from euxen.hypervisor.descriptors import do_set_gdt, do_update_descriptor
-from euxen.hypervisor.event_channel import evtchn_of, set_pending, unmask, vcpu_of
+from euxen.hypervisor.event_channel import evtchn_close, evtchn_send, evtchn_unmask
 from euxen.hypervisor.guest_access import addr_ok, copy_from_guest, copy_to_guest, get_guest, put_guest
 from euxen.hypervisor.mm.mmu import DEFER, PREEMPTED, do_mmu_update, do_mmuext_op, do_update_va_mapping
-from euxen.hypervisor.records import ECS_IPI, DomainRecord, EvtchnRecord, VcpuRecord
+from euxen.hypervisor.records import DomainRecord, VcpuRecord
+from euxen.hypervisor.sched import block_enable_events
 from euxen.hypervisor.time import (
     do_set_timer_op,
     run_timers,
@@ -186,24 +186,18 @@ def _fpu_taskswitch(block: int, vcpu: int, on: int) -> int:
 
 @native
 def _event_channel_op(block: int, vcpu: int, command: int, argument: int) -> int:
-    """EVTCHNOP_send to oneself and EVTCHNOP_unmask; Python does the rest."""
-    if command != EVTCHNOP_send and command != EVTCHNOP_unmask:
+    """EVTCHNOP_send, EVTCHNOP_unmask and EVTCHNOP_close, which all take a port; Python does the rest."""
+    if command != EVTCHNOP_send and command != EVTCHNOP_unmask and command != EVTCHNOP_close:
         return DEFER
     if get_guest(block, argument, 4):
         return -XEN_EFAULT
     port = load64(vcpu + VcpuRecord.word)
     domain = load64(vcpu + VcpuRecord.domain)
-    channel = evtchn_of(domain, port)
-    if not channel:
-        return -XEN_EINVAL if command == EVTCHNOP_send else DEFER
-    target = vcpu_of(domain, load64(channel + EvtchnRecord.notify_vcpu))
+    if command == EVTCHNOP_send:
+        return evtchn_send(domain, port)
     if command == EVTCHNOP_unmask:
-        unmask(domain, target, port)
-        return 0
-    if load64(channel + EvtchnRecord.state) != ECS_IPI:
-        return DEFER
-    set_pending(domain, target, port)
-    return 0
+        return evtchn_unmask(domain, port)
+    return evtchn_close(domain, port, 1)
 
 
 @native
@@ -212,10 +206,8 @@ def _sched_op(block: int, vcpu: int, command: int) -> int:
     if command == SCHEDOP_yield:
         return 0
     if command == SCHEDOP_block:
-        info = load64(vcpu + VcpuRecord.vcpu_info)
-        store8(info + VcpuInfo.evtchn_upcall_mask, 0)
         run_timers(vcpu)
-        if load8(info + VcpuInfo.evtchn_upcall_pending) == 0:
+        if block_enable_events(vcpu):
             request_exit(block, EXIT_BLOCKED, 0)
         return 0
     return DEFER

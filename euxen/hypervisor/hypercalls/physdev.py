@@ -6,8 +6,9 @@ Source: xen/arch/x86/physdev.c and xen/drivers/pci/physdev.c.
 from __future__ import annotations
 
 from euxen.abi import physdev as abi
-from euxen.abi.errno import XEN_EINVAL, XEN_ENODEV, XEN_ENOSYS, XEN_EPERM
+from euxen.abi.errno import XEN_EINVAL, XEN_ENODEV, XEN_ENOSYS
 from euxen.cpu.native.language import signed
+from euxen.hypervisor import xsm
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.event_channels import NR_IRQS_GSI, NR_PIRQS
 from euxen.hypervisor.guest_access import addr_ok
@@ -19,21 +20,21 @@ MAX_PORTS = 65536
 COMPAT_SIZE, COMPAT_STRUCTURE = 24, 8
 """Of struct physdev_op: its size, and where the operation's structure is."""
 FOR_THE_HARDWARE_DOMAIN = {
-    abi.PHYSDEVOP_apic_read: abi.PhysdevApic.size,
-    abi.PHYSDEVOP_apic_write: abi.PhysdevApic.size,
-    abi.PHYSDEVOP_alloc_irq_vector: abi.PhysdevIrq.size,
-    abi.PHYSDEVOP_manage_pci_add: abi.PhysdevManagePci.size,
-    abi.PHYSDEVOP_manage_pci_remove: abi.PhysdevManagePci.size,
-    abi.PHYSDEVOP_pci_device_add: abi.PhysdevPciDeviceAdd.size,
-    abi.PHYSDEVOP_pci_device_remove: abi.PhysdevPciDevice.size,
-    abi.PHYSDEVOP_prepare_msix: abi.PhysdevPciDevice.size,
-    abi.PHYSDEVOP_release_msix: abi.PhysdevPciDevice.size,
+    abi.PHYSDEVOP_apic_read: (abi.PhysdevApic.size, xsm.apic),
+    abi.PHYSDEVOP_apic_write: (abi.PhysdevApic.size, xsm.apic),
+    abi.PHYSDEVOP_alloc_irq_vector: (abi.PhysdevIrq.size, xsm.apic),
+    abi.PHYSDEVOP_manage_pci_add: (abi.PhysdevManagePci.size, xsm.resource_plug_pci),
+    abi.PHYSDEVOP_manage_pci_remove: (abi.PhysdevManagePci.size, xsm.resource_unplug_pci),
+    abi.PHYSDEVOP_pci_device_add: (abi.PhysdevPciDeviceAdd.size, xsm.resource_plug_pci),
+    abi.PHYSDEVOP_pci_device_remove: (abi.PhysdevPciDevice.size, xsm.resource_unplug_pci),
+    abi.PHYSDEVOP_prepare_msix: (abi.PhysdevPciDevice.size, xsm.resource_setup_pci),
+    abi.PHYSDEVOP_release_msix: (abi.PhysdevPciDevice.size, xsm.resource_setup_pci),
 }
 FOR_A_DEVICE_THAT_IS_THERE = {
     abi.PHYSDEVOP_restore_msi: abi.PhysdevRestoreMsi.size,
     abi.PHYSDEVOP_restore_msi_ext: abi.PhysdevPciDevice.size,
 }
-"""Both with the size of what the caller says."""
+"""With the size of what the caller says."""
 
 
 def physdev_op(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
@@ -82,28 +83,28 @@ def _irq_status_query(vcpu: Vcpu, argument: int) -> int:
 def _refuse(vcpu: Vcpu, command: int, argument: int) -> int:
     """What has no device to work on, or is for the domain that has them. Most is read before it is refused."""
     if command in FOR_THE_HARDWARE_DOMAIN:
-        vcpu.read(argument, FOR_THE_HARDWARE_DOMAIN[command])
-        raise XenError(XEN_EPERM)
+        size, check = FOR_THE_HARDWARE_DOMAIN[command]
+        vcpu.read(argument, size)
+        check(vcpu.domain)
     if command in FOR_A_DEVICE_THAT_IS_THERE:
         vcpu.read(argument, FOR_A_DEVICE_THAT_IS_THERE[command])
         raise XenError(XEN_ENODEV)
     if command in (abi.PHYSDEVOP_pci_mmcfg_reserved, abi.PHYSDEVOP_dbgp_op):
-        raise XenError(XEN_EPERM)
+        xsm.resource_setup_pci(vcpu.domain)
     if command == abi.PHYSDEVOP_eoi:
         vcpu.read(argument, abi.PhysdevEoi.size)
         raise XenError(XEN_EINVAL)
     if command == abi.PHYSDEVOP_manage_pci_add_ext:
         _check_manage_pci_add_ext(vcpu, argument)
-        raise XenError(XEN_EPERM)
+        xsm.resource_plug_pci(vcpu.domain)
     if command == abi.PHYSDEVOP_setup_gsi:
         _check_setup_gsi(vcpu, argument)
-        raise XenError(XEN_EPERM)
+        xsm.resource_setup_gsi(vcpu.domain)
     if command == abi.PHYSDEVOP_map_pirq:
         _check_map_pirq(vcpu, argument)
-        raise XenError(XEN_EPERM)
     if command == abi.PHYSDEVOP_unmap_pirq:
-        domain_named(vcpu, abi.PhysdevUnmapPirq.unpack_from(vcpu.read(argument, abi.PhysdevUnmapPirq.size)).domid)
-        raise XenError(XEN_EPERM)
+        op = abi.PhysdevUnmapPirq.unpack_from(vcpu.read(argument, abi.PhysdevUnmapPirq.size))
+        domain_named(vcpu, op.domid, xsm.unmap_domain_pirq)
     raise XenError(XEN_ENOSYS)
 
 
@@ -123,4 +124,4 @@ def _check_map_pirq(vcpu: Vcpu, argument: int) -> None:
     op = abi.PhysdevMapPirq.unpack_from(vcpu.read(argument, abi.PhysdevMapPirq.size))
     if op.type == abi.MAP_PIRQ_TYPE_MULTI_MSI and op.table_base:
         raise XenError(XEN_EINVAL)
-    domain_named(vcpu, op.domid)
+    domain_named(vcpu, op.domid, xsm.map_domain_pirq)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from euxen.abi import sched as abi
 from euxen.abi.errno import XEN_EINVAL, XEN_ENOSYS, XEN_EPERM, XEN_ESRCH
 from euxen.cpu.native.language import signed
+from euxen.hypervisor import sched, xsm
 from euxen.hypervisor.errors import GuestFault, XenError
+from euxen.hypervisor.event_channel import evtchn_port_poll
 from euxen.hypervisor.guest_access import addr_ok
 from euxen.hypervisor.vcpu import Vcpu
 
@@ -30,8 +32,7 @@ def sched_op(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
         return vcpu.domain.watchdogs.set(watchdog.id, watchdog.timeout)
     if command == abi.SCHEDOP_remote_shutdown:
         remote = abi.SchedRemoteShutdown.unpack_from(vcpu.read(argument, abi.SchedRemoteShutdown.size))
-        known = vcpu.domain.event_channels.domain_at(remote.domain_id) is not None
-        raise XenError(XEN_EPERM if known else XEN_ESRCH)
+        return _remote_shutdown(vcpu, remote)
     if command == abi.SCHEDOP_pin_override:
         raise XenError(XEN_EPERM)
     raise XenError(XEN_ENOSYS)
@@ -45,7 +46,7 @@ def sched_op_compat(vcpu: Vcpu, command: int, reason: int, *_rest: int) -> int:
     if command == abi.SCHEDOP_yield:
         return 0
     if command == abi.SCHEDOP_block:
-        vcpu.block_until_event()
+        sched.block_enable_events(vcpu.record.address)
         return 0
     raise XenError(XEN_ENOSYS)
 
@@ -55,21 +56,43 @@ def _shutdown(vcpu: Vcpu, reason: int) -> int:
     return 0
 
 
+def _remote_shutdown(vcpu: Vcpu, remote: abi.SchedRemoteShutdown) -> int:
+    """SCHEDOP_remote_shutdown: end another domain, as its device model does."""
+    domain = vcpu.domain.event_channels.domain_at(remote.domain_id)
+    if domain is None:
+        raise XenError(XEN_ESRCH)
+    xsm.schedop_shutdown(vcpu.domain, domain)
+    domain.shutdown(remote.reason & 0xFF)
+    return 0
+
+
 def _poll(vcpu: Vcpu, op: abi.SchedPoll) -> int:
-    """Wait until one of some ports is pending, or until a time (do_poll)."""
+    """Wait until one of some ports is pending, masked or not, or until a time (do_poll)."""
     if op.nr_ports > MAX_POLL_PORTS:
         raise XenError(XEN_EINVAL)
     if not addr_ok(signed(op.ports)):
         raise GuestFault
-    if vcpu.needs_upcall:
-        return 0
-    table, port = vcpu.domain.event_channels, 0
-    for number in range(op.nr_ports):
-        port = int.from_bytes(vcpu.read(op.ports + 4 * number, 4), "little")
-        if port >= table.size:
-            raise XenError(XEN_EINVAL)
-        if table.pending(port):
+    record = vcpu.record
+    sched.begin_poll(record.address)
+    try:
+        # What happens from here on wakes the vCPU; what happened before is seen here.
+        if not sched.is_polling(record.address) or sched.events_need_delivery(record.address):
+            sched.end_poll(record.address)
             return 0
-    if signed(op.timeout) >= 0:  # a negative time is over
-        vcpu.poll(port if op.nr_ports == 1 else 0, op.timeout)
+        for number in range(op.nr_ports):
+            port = int.from_bytes(vcpu.read(op.ports + 4 * number, 4), "little")
+            pending = evtchn_port_poll(vcpu.domain.record.address, port)
+            if pending < 0:
+                raise XenError(-pending)
+            if pending:
+                sched.end_poll(record.address)
+                return 0
+    except XenError:
+        sched.end_poll(record.address)
+        raise
+    if op.nr_ports == 1:
+        record["poll_evtchn"] = port
+    record["poll_deadline"] = op.timeout
+    if signed(op.timeout) < 0:  # a time that is over
+        sched.end_poll(record.address)
     return 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from euxen.abi import xen
 from euxen.abi.errno import XEN_ENOSYS
+from euxen.hypervisor import xsm
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.hypercalls import (
     callbacks,
@@ -81,7 +82,7 @@ HYPERCALLS: dict[int, Hypercall] = {
     xen.HYPERVISOR_callback_op: Hypercall("callback_op", callbacks.callback_op),
     xen.HYPERVISOR_xenoprof_op: Hypercall("xenoprof_op", _absent, "absent", "as in a Xen without xenoprof"),
     xen.HYPERVISOR_event_channel_op: Hypercall(
-        "event_channel_op", events.event_channel_op, "partly", "two-level ABI only, no physical interrupts"
+        "event_channel_op", events.event_channel_op, "partly", "no physical interrupts"
     ),
     xen.HYPERVISOR_physdev_op: Hypercall(
         "physdev_op", physdev.physdev_op, "partly", "what a domain without devices has"
@@ -89,13 +90,13 @@ HYPERCALLS: dict[int, Hypercall] = {
     xen.HYPERVISOR_hvm_op: Hypercall("hvm_op", _absent, "absent"),
     xen.HYPERVISOR_sysctl: Hypercall("sysctl", managing.sysctl, "absent"),
     xen.HYPERVISOR_domctl: Hypercall("domctl", managing.domctl, "absent"),
-    xen.HYPERVISOR_kexec_op: Hypercall("kexec_op", managing.privileged, "absent"),
+    xen.HYPERVISOR_kexec_op: Hypercall("kexec_op", managing.absent(xsm.kexec), "absent"),
     xen.HYPERVISOR_tmem_op: Hypercall("tmem_op", _absent, "absent", "as in Xen since 4.13"),
     xen.HYPERVISOR_argo_op: Hypercall("argo_op", _absent, "absent", "as in a Xen without Argo"),
     xen.HYPERVISOR_xenpmu_op: Hypercall("xenpmu_op", state.xenpmu_op, "absent", "as in a Xen without vpmu"),
-    xen.HYPERVISOR_dm_op: Hypercall("dm_op", managing.privileged, "absent"),
-    xen.HYPERVISOR_hypfs_op: Hypercall("hypfs_op", managing.privileged, "absent"),
-    xen.HYPERVISOR_arch_0: Hypercall("mca", managing.privileged, "absent"),
+    xen.HYPERVISOR_dm_op: Hypercall("dm_op", managing.absent(xsm.dm_op), "absent"),
+    xen.HYPERVISOR_hypfs_op: Hypercall("hypfs_op", managing.absent(xsm.hypfs_op), "absent"),
+    xen.HYPERVISOR_arch_0: Hypercall("mca", managing.absent(xsm.do_mca), "absent"),
 }
 
 

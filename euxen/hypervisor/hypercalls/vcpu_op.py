@@ -7,7 +7,7 @@ from euxen.abi.arch_x86_xen import VcpuGuestContext
 from euxen.abi.errno import XEN_EEXIST, XEN_EFAULT, XEN_EINVAL, XEN_ENOENT, XEN_ENOSYS
 from euxen.abi.sched import SHUTDOWN_poweroff
 from euxen.cpu.native.language import signed
-from euxen.hypervisor import time
+from euxen.hypervisor import sched, time
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.guest_access import addr_ok
 from euxen.hypervisor.vcpu import Vcpu
@@ -53,6 +53,7 @@ def vcpu_op(vcpu: Vcpu, command: int, vcpu_id: int, argument: int, *_rest: int) 
         if argument:
             raise XenError(XEN_EINVAL)
         target.record["nmi_pending"] = 1
+        sched.vcpu_kick(target.record.address)
         return 0
     if command == abi.VCPUOP_get_physid:
         raise XenError(XEN_EINVAL)  # no vCPU is pinned for good

@@ -6,7 +6,7 @@ import sys
 
 from euxen.abi import version as abi
 from euxen.abi.arch_x86_xen import HYPERVISOR_VIRT_START
-from euxen.abi.errno import XEN_EINVAL, XEN_ENODATA, XEN_ENOSYS, XEN_EPERM
+from euxen.abi.errno import XEN_EINVAL, XEN_ENODATA, XEN_ENOSYS
 from euxen.abi.features import (
     XENFEAT_direct_mapped,
     XENFEAT_gnttab_map_avail_bits,
@@ -17,6 +17,7 @@ from euxen.abi.features import (
 )
 from euxen.abi.structure import Structure
 from euxen.abi.xen import VMASST_TYPE_pae_extended_cr3
+from euxen.hypervisor import xsm
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.vcpu import Vcpu
 
@@ -66,10 +67,20 @@ def xen_version(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
     if command == abi.XENVER_guest_handle:
         return _put(vcpu, argument, vcpu.domain.handle.bytes)
     if command == abi.XENVER_commandline:
-        return _put(vcpu, argument, bytes(COMMAND_LINE_LENGTH) if vcpu.domain.privileged else DENIED)
+        return _put(vcpu, argument, _command_line(vcpu))
     if command == abi.XENVER_build_id:
-        raise XenError(XEN_ENODATA if vcpu.domain.privileged else XEN_EPERM)
+        xsm.xen_version(vcpu.domain, command)
+        raise XenError(XEN_ENODATA)
     raise XenError(XEN_ENOSYS)
+
+
+def _command_line(vcpu: Vcpu) -> bytes:
+    """That of Xen, which is empty."""
+    try:
+        xsm.xen_version(vcpu.domain, abi.XENVER_commandline)
+    except XenError:
+        return DENIED
+    return bytes(COMMAND_LINE_LENGTH)
 
 
 def _get_features(vcpu: Vcpu, argument: int) -> int:

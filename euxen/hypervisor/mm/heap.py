@@ -7,28 +7,14 @@ next one who gets it.
 
 from __future__ import annotations
 
-from euxen.cpu.native.language import cas64, ctz, fill, load64, native, shr, store64
+from euxen.cpu.native.language import ctz, fill, load64, native, shr, store64
 from euxen.hypervisor.records import PAGE_INFO_SHIFT, PAGE_SHIFT, PAGE_SIZE, MachineRecord, PageInfo
+from euxen.hypervisor.spinlock import lock, unlock
 
 PGC_need_scrub = 1 << 61
 WORD_ORDER = 6
 NONE = -1
 ALL_FREE = -1
-
-
-@native
-def lock(address: int) -> int:
-    """Take a spinlock: held for a few instructions at a time."""
-    while cas64(address, 0, 1) != 0:
-        pass
-    return 0
-
-
-@native
-def unlock(address: int) -> int:
-    """Give a spinlock back."""
-    store64(address, 0)
-    return 0
 
 
 @native

@@ -164,6 +164,8 @@ CHANGES: dict[str, tuple[int, Callable[[int, int], int]]] = {
     "xchg32": (4, lambda old, value: value),
     "xchg64": (8, lambda old, value: value),
     "or8": (1, lambda old, value: old | value),
+    "or32": (4, lambda old, value: old | value),
+    "and32": (4, lambda old, value: old & value),
     "or64": (8, lambda old, value: old | value),
     "and64": (8, lambda old, value: old & value),
     "add64": (8, lambda old, value: old + value),
@@ -193,6 +195,20 @@ def test_compare_and_swap(run: Run, memory: Memory, old: int, expected: int, val
         expected = old
     assert run("cas64", memory.address + 8, expected, value) == old
     assert words[1] == unsigned(value if old == expected else old)
+
+
+@settings(max_examples=40, deadline=None)
+@given(old=WORDS, expected=WORDS, value=WORDS, equal=st.booleans())
+def test_compare_and_swap_of_32_bits(
+    run: Run, memory: Memory, old: int, expected: int, value: int, equal: bool
+) -> None:
+    words, half = memory.words(), (1 << 32) - 1
+    words[1] = unsigned(old)
+    if equal:
+        expected = old
+    assert run("cas32", memory.address + 8, expected, value) == old & half
+    new = value if (old ^ expected) & half == 0 else old
+    assert words[1] == unsigned(old & ~half | new & half)
 
 
 def test_threads_lose_no_change(run: Run, memory: Memory) -> None:
@@ -272,7 +288,7 @@ def test_every_intrinsic_is_tested() -> None:
     here = {f"{kind}{bits}" for kind in ("load", "store") for bits in SIZES} | {"load32s"}
     here |= {f"float{bits}_{name}" for bits in (32, 64) for name in FLOATS} | ARITHMETIC.keys() | CHANGES.keys()
     here |= {f"call{count}" for count in (1, 2, 3, 4, 5, 7)}
-    here |= {"mulshift", "ctz", "popcount", "cas64", "fill", "copy", "monotonic", "slots"}
+    here |= {"mulshift", "ctz", "popcount", "cas32", "cas64", "fill", "copy", "monotonic", "slots"}
     assert here == Intrinsic.registry.keys()
 
 

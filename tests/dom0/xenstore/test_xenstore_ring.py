@@ -77,6 +77,31 @@ def test_a_request_and_its_reply() -> None:
     assert guest.signals == 2
 
 
+def test_a_request_that_comes_while_another_is_served() -> None:
+    """The domain sees that it is being served, and does not signal."""
+    guest = TwoGuests().one
+    guest.meanwhile.append(write(b"data/b", b"second", 2))
+    guest.put(write(b"data/a", b"first").encode())
+    assert guest.ring.service()
+    assert guest.take() == [Packet(XS_WRITE, b"OK\0", 1)]
+    assert not guest.ring.service()
+    assert guest.take() == [Packet(XS_WRITE, b"OK\0", 2)]
+    assert not guest.ring.service()
+
+
+def test_room_that_comes_while_replies_are_sent() -> None:
+    guest = TwoGuests().one
+    value = b"x" * 900
+    guest.talk(write(b"data/a", value))
+    requests = [read(b"data/a", number) for number in range(3)]
+    guest.put(b"".join(request.encode() for request in requests))
+    replies: list[Packet] = []
+    guest.when_signalled = lambda: replies.extend(guest.take())
+    while guest.ring.service():
+        pass
+    assert replies == [Packet(XS_READ, value, number) for number in range(3)]
+
+
 @pytest.mark.parametrize("start", [0, 1000, 1023, 0xFFFFFFF0])
 def test_the_queues_may_start_anywhere_and_wrap(start: int) -> None:
     world = TwoGuests()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 from euxen.abi.io.xs_wire import XENSTORE_RING_SIZE, XS_WATCH_EVENT, XenstoreDomainInterface
 from euxen.dom0.xenstore import Connection, Packet, PacketReader, Quota, XenStore, XenStoreRing, receive
@@ -74,11 +75,18 @@ class Guest:
         self.page = bytearray(4096)
         self.words = memoryview(self.page).cast("I")
         self.signals = 0
+        self.meanwhile: list[Packet] = []
+        """Requests that the domain makes just when it is signalled, without a signal of its own."""
+        self.when_signalled: Callable[[], None] = lambda: None
         self.ring = XenStoreRing(store, connection, memoryview(self.page), self._signalled)
         self._reader = PacketReader()
 
     def _signalled(self) -> None:
         self.signals += 1
+        for request in self.meanwhile:
+            self.put(request.encode())
+        self.meanwhile.clear()
+        self.when_signalled()
 
     def field(self, name: str) -> int:
         return self.words[XenstoreDomainInterface.offsetof(name) // 4]
