@@ -83,29 +83,37 @@ def _irq_status_query(vcpu: Vcpu, argument: int) -> int:
 def _refuse(vcpu: Vcpu, command: int, argument: int) -> int:
     """What has no device to work on, or is for the domain that has them. Most is read before it is refused."""
     if command in FOR_THE_HARDWARE_DOMAIN:
-        size, check = FOR_THE_HARDWARE_DOMAIN[command]
-        vcpu.read(argument, size)
-        check(vcpu.domain)
+        _check_privilege(vcpu, argument, *FOR_THE_HARDWARE_DOMAIN[command])
+        raise XenError(XEN_ENOSYS)
     if command in FOR_A_DEVICE_THAT_IS_THERE:
         vcpu.read(argument, FOR_A_DEVICE_THAT_IS_THERE[command])
         raise XenError(XEN_ENODEV)
     if command in (abi.PHYSDEVOP_pci_mmcfg_reserved, abi.PHYSDEVOP_dbgp_op):
         xsm.resource_setup_pci(vcpu.domain)
+        raise XenError(XEN_ENOSYS)
     if command == abi.PHYSDEVOP_eoi:
         vcpu.read(argument, abi.PhysdevEoi.size)
         raise XenError(XEN_EINVAL)
     if command == abi.PHYSDEVOP_manage_pci_add_ext:
         _check_manage_pci_add_ext(vcpu, argument)
         xsm.resource_plug_pci(vcpu.domain)
+        raise XenError(XEN_ENOSYS)
     if command == abi.PHYSDEVOP_setup_gsi:
         _check_setup_gsi(vcpu, argument)
         xsm.resource_setup_gsi(vcpu.domain)
+        raise XenError(XEN_ENOSYS)
     if command == abi.PHYSDEVOP_map_pirq:
         _check_map_pirq(vcpu, argument)
+        raise XenError(XEN_ENOSYS)
     if command == abi.PHYSDEVOP_unmap_pirq:
-        op = abi.PhysdevUnmapPirq.unpack_from(vcpu.read(argument, abi.PhysdevUnmapPirq.size))
-        domain_named(vcpu, op.domid, xsm.unmap_domain_pirq)
+        _check_unmap_pirq(vcpu, argument)
+        raise XenError(XEN_ENOSYS)
     raise XenError(XEN_ENOSYS)
+
+
+def _check_privilege(vcpu: Vcpu, argument: int, size: int, check: xsm.Check) -> None:
+    vcpu.read(argument, size)
+    check(vcpu.domain)
 
 
 def _check_manage_pci_add_ext(vcpu: Vcpu, argument: int) -> None:
@@ -125,3 +133,8 @@ def _check_map_pirq(vcpu: Vcpu, argument: int) -> None:
     if op.type == abi.MAP_PIRQ_TYPE_MULTI_MSI and op.table_base:
         raise XenError(XEN_EINVAL)
     domain_named(vcpu, op.domid, xsm.map_domain_pirq)
+
+
+def _check_unmap_pirq(vcpu: Vcpu, argument: int) -> None:
+    op = abi.PhysdevUnmapPirq.unpack_from(vcpu.read(argument, abi.PhysdevUnmapPirq.size))
+    domain_named(vcpu, op.domid, xsm.unmap_domain_pirq)
