@@ -28,11 +28,13 @@ from euxen.cpu.unicorn.softmmu import (
     walk,
 )
 from euxen.cpu.unicorn.tlb import PAGE_MASK, entry_of, fill_entry
+from euxen.cpu.unicorn.translate import begin_translation
 
 
 @native
 def translate_block(cpu: int, block: int, instructions: int) -> int:
     """``gen_intermediate_code``: with atomic instructions, except for one that is executed alone."""
+    begin_translation(load64(cpu + layout.CPU_OPAQUE))
     context = load64(load64(cpu + layout.CPU_UC) + layout.UC_TCG_CONTEXT)
     store32(context + layout.TCG_TB_CFLAGS, load32(context + layout.TCG_TB_CFLAGS) ^ layout.CF_PARALLEL)
     return call3(load64(slots() + Functions.gen_intermediate_code), cpu, block, instructions)
