@@ -5,14 +5,16 @@ An event arrives in whatever thread its sender runs in; the machine's lock makes
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from euxen.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE
 from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.xenstore import Connection, XenStore, XenStoreRing
 from euxen.dom0.xenstore_client import XenStoreClient
-from euxen.hypervisor.errors import XenError
-from euxen.hypervisor.foreign import ForeignPage
+from euxen.hypervisor.errors import GrantError, XenError
+from euxen.hypervisor.granted import GrantedPages
 from euxen.hypervisor.hypervisor import Control
 
 
@@ -22,7 +24,7 @@ class _Xenstored:
 
     control: Control
     rings: dict[int, XenStoreRing]
-    pages: dict[int, ForeignPage]
+    pages: dict[int, GrantedPages]
     store: XenStore | None = None
 
     def introduce(self, connection: Connection, gfn: int, port: int) -> None:
@@ -31,16 +33,18 @@ class _Xenstored:
         assert self.store is not None
         try:
             local = self.control.bind_interdomain(domid, port, lambda: self._serve(domid))
-            page = self.control.hold_foreign(domid, gfn)
+            page = self.control.map_grants(domid, [GNTTAB_RESERVED_XENSTORE])
         except XenError as error:
             raise OSError(error.errno, str(error)) from error
+        except GrantError as error:
+            raise OSError(errno.EINVAL, str(error)) from error
         self.pages[domid] = page
-        self.rings[domid] = XenStoreRing(self.store, connection, page.memory, lambda: self.control.notify(local))
+        self.rings[domid] = XenStoreRing(self.store, connection, page.pages[0], lambda: self.control.notify(local))
 
     def release(self, domid: int) -> None:
         """Let go of a guest's ring."""
         self.rings.pop(domid).close()
-        self.pages.pop(domid).release()
+        self.pages.pop(domid).unmap()
 
     def _serve(self, domid: int) -> None:
         ring = self.rings.get(domid)
@@ -67,22 +71,24 @@ class Services:
         self.xenstore = XenStoreClient(self.store, self._xenstored.flush)
         """For tools in Domain 0."""
         self.consoles: dict[int, ConsoleRing] = {}
-        self._console_pages: dict[int, ForeignPage] = {}
+        self._console_pages: dict[int, GrantedPages] = {}
         self.xenstore.write("/tool/xenstored", "")
 
-    def attach_console(self, domid: int, frame: int, port: int, wake: Callable[[], None]) -> ConsoleRing:
-        """Serve a guest's console ring. Raises XenError.
+    def attach_console(self, domid: int, port: int, wake: Callable[[], None]) -> ConsoleRing:
+        """Serve a guest's console ring, which it lends by the reference that is reserved for it.
+
+        Raises XenError or GrantError.
 
         ``wake`` is called, in any thread, when there may be something to ``receive``. What is not received stays in
         the ring, and the guest waits: nothing grows here however much it writes.
         """
         local = self.control.bind_interdomain(domid, port, wake)
-        page = self._console_pages[domid] = self.control.hold_foreign(domid, frame)
-        ring = ConsoleRing(page.memory, lambda: self.control.notify(local))
+        page = self._console_pages[domid] = self.control.map_grants(domid, [GNTTAB_RESERVED_CONSOLE])
+        ring = ConsoleRing(page.pages[0], lambda: self.control.notify(local))
         self.consoles[domid] = ring
         return ring
 
     def detach_console(self, domid: int) -> None:
         """The guest is gone."""
         if self.consoles.pop(domid, None) is not None:
-            self._console_pages.pop(domid).release()
+            self._console_pages.pop(domid).unmap()

@@ -6,11 +6,12 @@ for others. Every request is made in the name of a domain, and refused to one wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from euxen.abi.arch_x86_xen import VcpuGuestContext
 from euxen.abi.errno import XEN_EINVAL, XEN_ENOMEM, XEN_EPERM, XEN_ESRCH
 from euxen.abi.event_channel import EvtchnAllocUnbound, EvtchnBindInterdomain
+from euxen.abi.grant_table import GnttabCopy
 from euxen.cpu.engine import Engine
 from euxen.cpu.native.memory import Memory
 from euxen.cpu.policy import Tsc, default_policy
@@ -18,8 +19,8 @@ from euxen.hypervisor import hypercall_page
 from euxen.hypervisor.domain import DEFAULT_MAX_EVTCHN_PORT, Domain
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.event_channel import MAX_PORTS
-from euxen.hypervisor.foreign import ForeignPage
 from euxen.hypervisor.grant_table import DEFAULT_GRANT_LIMITS, GrantLimits
+from euxen.hypervisor.granted import GrantedPages, grant_copy
 from euxen.hypervisor.machine import PAGE_SIZE, Machine
 from euxen.hypervisor.mm import mmu, populate
 from euxen.hypervisor.mm import page as pg
@@ -146,10 +147,6 @@ class Control:
             pg.put_page(page)
         return machine.ram[frame * PAGE_SIZE : (frame + pages) * PAGE_SIZE]
 
-    def hold_foreign(self, domid: int, frame: int) -> ForeignPage:
-        """Map a machine frame of a domain until it is released."""
-        return ForeignPage(self.domain(domid), frame)
-
     def pin_table(self, domid: int, level: int, frame: int) -> None:
         """MMUEXT_PIN_Ln_TABLE for another domain: its page table is checked, and stays one."""
         self._result(mmu.pin(self.domain(domid).record.address, frame, PGT_TABLES[level]))
@@ -177,6 +174,14 @@ class Control:
     def grant_table(self, domid: int) -> memoryview:
         """The first frame of a domain's grant table, mapped (XENMEM_acquire_resource)."""
         return self._hypervisor.machine.frame(self.domain(domid).grant_table.frames[0])
+
+    def map_grants(self, domid: int, refs: Sequence[int], writable: bool = True) -> GrantedPages:
+        """GNTTABOP_map_grant_ref: map frames that a domain lends to the caller. All, or GrantError is raised."""
+        return GrantedPages(self.caller, domid, refs, writable)
+
+    def grant_copy(self, operations: Sequence[GnttabCopy]) -> None:
+        """GNTTABOP_copy: what became of each is in its ``status``."""
+        grant_copy(self.caller, operations)
 
     # Event channels.
 

@@ -80,7 +80,7 @@ def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDom
         built = builder.build(request.ramdisk, request.command_line, rings)
         _write_nodes(host, domid, request, built.console_frame, built.xenstore_frame, rings)
         host.services.xenstore.introduce(domid, built.xenstore_frame, rings.xenstore_port)
-        console = host.services.attach_console(domid, built.console_frame, rings.console_port, wake)
+        console = host.services.attach_console(domid, rings.console_port, wake)
     except BaseException:
         destroy(host, domid)
         raise

@@ -79,10 +79,10 @@ TEST(reserved_grants_lend_the_rings)
 
     REQUIRE_EQ(setup(DOMID_SELF, 1, &frame), GNTST_okay);
     REQUIRE_EQ(map(entries, make_pte(frame, PTE_RO)), 0);
-    CHECK_EQ(entries[GNTTAB_RESERVED_CONSOLE].flags, GTF_permit_access);
+    CHECK_EQ(entries[GNTTAB_RESERVED_CONSOLE].flags, GTF_permit_access | GTF_reading | GTF_writing);
     CHECK_EQ(entries[GNTTAB_RESERVED_CONSOLE].domid, 0);
     CHECK_EQ(entries[GNTTAB_RESERVED_CONSOLE].frame, start_info->console.domU.mfn);
-    CHECK_EQ(entries[GNTTAB_RESERVED_XENSTORE].flags, GTF_permit_access);
+    CHECK_EQ(entries[GNTTAB_RESERVED_XENSTORE].flags, GTF_permit_access | GTF_reading | GTF_writing);
     CHECK_EQ(entries[GNTTAB_RESERVED_XENSTORE].domid, 0);
     CHECK_EQ(entries[GNTTAB_RESERVED_XENSTORE].frame, start_info->store_mfn);
     for ( unsigned int i = 2; i < PAGE_SIZE / sizeof(*entries); i++ )
