@@ -129,8 +129,10 @@ class Machine:
         return number
 
     def allocate_domid(self) -> int:
-        """The next domid that was not used before."""
+        """The next domid that nobody has, and that was not used before if there is one."""
         domid = self.next_domid
+        while self._domain_list.words()[domid]:
+            domid = (domid + 1) % DOMID_FIRST_RESERVED
         self.next_domid = (domid + 1) % DOMID_FIRST_RESERVED
         return domid
 
