@@ -6,8 +6,9 @@ mapping a frame is taking hold of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from euxen.abi.grant_table import (
     GNTMAP_host_map,
@@ -18,30 +19,28 @@ from euxen.abi.grant_table import (
     GnttabUnmapGrantRef,
 )
 from euxen.abi.structure import Structure
-from euxen.cpu.native.memory import Memory
 from euxen.hypervisor.errors import GrantError
-from euxen.hypervisor.grants import copying, mapping, unmapping
-from euxen.hypervisor.grants.records import UnmapCommon
+from euxen.hypervisor.grants import operations
 from euxen.hypervisor.machine import PAGE_SIZE
 
 if TYPE_CHECKING:
     from euxen.hypervisor.domain import Domain
 
+S = TypeVar("S", bound=Structure)
+
 ANYWHERE = PAGE_SIZE
 """The address at which this program maps a frame: any but 0."""
 
 
-class _Operation:
-    """A structure where native code finds it."""
-
-    def __init__(self, op: Structure) -> None:
-        self._memory = Memory(op.size)
-        op.pack_into(self._memory.view)
-        self.address = self._memory.address
-
-    def result(self, kind: type[Structure]) -> Structure:
-        """The structure as it is now."""
-        return kind.unpack_from(self._memory.view)
+def _operate(domain: Domain, operation: Callable[[int, int, int], int], structures: Sequence[S]) -> list[S]:
+    """Make an operation on an array; the structures as they are afterwards."""
+    if not structures:
+        return []
+    kind = type(structures[0])
+    array = ctypes.create_string_buffer(b"".join(map(bytes, structures)), kind.size * len(structures))
+    with domain.machine.lock:
+        operation(domain.record.address, ctypes.addressof(array), len(structures))
+    return [kind.unpack_from(array, number * kind.size) for number in range(len(structures))]
 
 
 class GrantedPages:
@@ -50,57 +49,30 @@ class GrantedPages:
     def __init__(self, domain: Domain, domid: int, refs: Sequence[int], writable: bool) -> None:
         """Map grants of ``domid`` for ``domain``: all of them or none. Raises GrantError."""
         self._domain = domain
-        self._handles: list[int] = []
-        self.pages: list[memoryview] = []
-        """Writable if they were mapped so."""
-        with domain.machine.lock:
-            try:
-                for ref in refs:
-                    self._map(domid, ref, writable)
-            except GrantError:
-                self.unmap()
-                raise
-
-    def _map(self, domid: int, ref: int, writable: bool) -> None:
         flags = GNTMAP_host_map if writable else GNTMAP_host_map | GNTMAP_readonly
-        operation = _Operation(GnttabMapGrantRef(host_addr=ANYWHERE, flags=flags, ref=ref, dom=domid))
-        mapping.map_grant_ref(self._domain.record.address, operation.address)
-        done = operation.result(GnttabMapGrantRef)
-        assert isinstance(done, GnttabMapGrantRef)
-        if done.status != GNTST_okay:
-            raise GrantError(done.status)
-        self._handles.append(done.handle)
-        page = self._domain.machine.frame(done.dev_bus_addr // PAGE_SIZE)
-        self.pages.append(page if writable else page.toreadonly())
+        wanted = [GnttabMapGrantRef(host_addr=ANYWHERE, flags=flags, ref=ref, dom=domid) for ref in refs]
+        done = _operate(domain, operations.map_host_array, wanted)
+        mapped = [op for op in done if op.status == GNTST_okay]
+        self._handles = [op.handle for op in mapped]
+        pages = [domain.machine.frame(op.dev_bus_addr // PAGE_SIZE) for op in mapped]
+        self.pages: list[memoryview] = pages if writable else [page.toreadonly() for page in pages]
+        """Writable if they were mapped so."""
+        if len(mapped) < len(done):
+            self.unmap()
+            raise GrantError(next(op.status for op in done if op.status != GNTST_okay))
 
     def unmap(self) -> None:
         """Let go of the frames. Nobody may look at them, or at parts of them, any more."""
         for page in self.pages:
             page.release()
         self.pages.clear()
-        with self._domain.machine.lock:
-            for handle in self._handles:
-                self._unmap(handle)
-            self._handles.clear()
-
-    def _unmap(self, handle: int) -> None:
-        domain = self._domain.record.address
-        operation = _Operation(GnttabUnmapGrantRef(host_addr=ANYWHERE, handle=handle))
-        common = Memory(UnmapCommon.size)
-        unmapping.unmap_grant_ref(domain, operation.address, common.address)
-        unmapping.unmap_common_complete(domain, common.address)
-        done = operation.result(GnttabUnmapGrantRef)
-        assert isinstance(done, GnttabUnmapGrantRef) and done.status == GNTST_okay
+        wanted = [GnttabUnmapGrantRef(host_addr=ANYWHERE, handle=handle) for handle in self._handles]
+        self._handles.clear()
+        done = _operate(self._domain, operations.unmap_host_array, wanted)
+        assert all(op.status == GNTST_okay for op in done)
 
 
-def grant_copy(domain: Domain, operations: Sequence[GnttabCopy]) -> None:
+def grant_copy(domain: Domain, copies: Sequence[GnttabCopy]) -> None:
     """GNTTABOP_copy for ``domain``: what became of each is in its ``status``."""
-    with domain.machine.lock:
-        for op in operations:
-            operation = _Operation(op)
-            while copying.copy_one(domain.record.address, operation.address) == copying.AGAIN:
-                copying.copy_end(domain.record.address)
-            done = operation.result(GnttabCopy)
-            assert isinstance(done, GnttabCopy)
-            op.status = done.status
-        copying.copy_end(domain.record.address)
+    for op, done in zip(copies, _operate(domain, operations.copy_host_array, copies), strict=True):
+        op.status = done.status

@@ -135,6 +135,40 @@ def _copy_batch(block: int, vcpu: int, domain: int, operations: int, count: int,
     return result
 
 
+# The same for a domain whose kernel is this program, and whose structures are in the host's memory.
+
+
+@native
+def map_host_array(domain: int, operations: int, count: int) -> int:
+    """Do ``count`` struct gnttab_map_grant_ref."""
+    for i in range(count):
+        map_grant_ref(domain, operations + i * GnttabMapGrantRef.size)
+    return 0
+
+
+@native
+def unmap_host_array(domain: int, operations: int, count: int) -> int:
+    """Do ``count`` struct gnttab_unmap_grant_ref."""
+    common = table_of(domain) + GrantTableRecord.common
+    done = 0
+    for i in range(count):
+        unmap_grant_ref(domain, operations + i * GnttabUnmapGrantRef.size, common + done * UnmapCommon.size)
+        done += 1
+        if done == GNTTAB_UNMAP_BATCH_SIZE or i == count - 1:
+            _complete(domain, done)
+            done = 0
+    return 0
+
+
+@native
+def copy_host_array(domain: int, operations: int, count: int) -> int:
+    """Do ``count`` struct gnttab_copy."""
+    for i in range(count):
+        while copy_one(domain, operations + i * GnttabCopy.size) == AGAIN:
+            copy_end(domain)
+    return copy_end(domain)
+
+
 @native
 def do_grant_table_op(block: int, vcpu: int, command: int, operations: int, count: int, fourth: int) -> int:
     """The operations that happen often; DEFER for the others, and for what is wrong with the call."""
