@@ -18,7 +18,7 @@ from euxen.abi.grant_table import (
     GnttabUnmapGrantRef,
 )
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import load64, native, store64
+from euxen.cpu.native.language import load16, load32, load64, native, store16, store32, store64
 from euxen.hypervisor.grants.copying import AGAIN, copy_end, copy_one
 from euxen.hypervisor.grants.entries import table_of
 from euxen.hypervisor.grants.mapping import map_grant_ref
@@ -30,6 +30,8 @@ from euxen.hypervisor.mm.page import flush_domain_tlb
 from euxen.hypervisor.records import VcpuRecord
 
 MAX_COUNT = 0x7FFF_FFFF
+ANYWHERE = 4096
+"""Where a domain maps a frame that has all of the host's memory before it: any address but 0."""
 COPY_STATUS = GnttabCopy.offsetof("status")
 UNMAP_STATUS = GnttabUnmapGrantRef.offsetof("status")
 REPLACE_STATUS = GnttabUnmapAndReplace.offsetof("status")
@@ -135,24 +137,43 @@ def _copy_batch(block: int, vcpu: int, domain: int, operations: int, count: int,
     return result
 
 
-# The same for a domain whose kernel is this program, and whose structures are in the host's memory.
+# The same for a domain whose kernel is this program, and whose memory is the host's.
 
 
 @native
-def map_host_array(domain: int, operations: int, count: int) -> int:
-    """Do ``count`` struct gnttab_map_grant_ref."""
+def map_refs(domain: int, domid: int, flags: int, words: int, count: int) -> int:
+    """Map ``count`` grants of one domain. Of three words each, the first is the reference.
+
+    In their place come the status, the handle and the frame's machine address.
+    """
+    op = table_of(domain) + GrantTableRecord.op
     for i in range(count):
-        map_grant_ref(domain, operations + i * GnttabMapGrantRef.size)
+        at = words + i * 24
+        store64(op + GnttabMapGrantRef.host_addr, ANYWHERE)
+        store32(op + GnttabMapGrantRef.flags, flags)
+        store32(op + GnttabMapGrantRef.ref, load64(at))
+        store16(op + GnttabMapGrantRef.dom, domid)
+        map_grant_ref(domain, op)
+        status = load16(op + GnttabMapGrantRef.status)
+        store64(at, status - ((status & 0x8000) << 1))
+        store64(at + 8, load32(op + GnttabMapGrantRef.handle))
+        store64(at + 16, load64(op + GnttabMapGrantRef.dev_bus_addr))
     return 0
 
 
 @native
-def unmap_host_array(domain: int, operations: int, count: int) -> int:
-    """Do ``count`` struct gnttab_unmap_grant_ref."""
-    common = table_of(domain) + GrantTableRecord.common
+def unmap_handles(domain: int, words: int, count: int) -> int:
+    """Unmap ``count`` grants by their handles, a word each; their statuses come in their place."""
+    table = table_of(domain)
+    op = table + GrantTableRecord.op
     done = 0
     for i in range(count):
-        unmap_grant_ref(domain, operations + i * GnttabUnmapGrantRef.size, common + done * UnmapCommon.size)
+        store64(op + GnttabUnmapGrantRef.host_addr, ANYWHERE)
+        store64(op + GnttabUnmapGrantRef.dev_bus_addr, 0)
+        store32(op + GnttabUnmapGrantRef.handle, load64(words + i * 8))
+        common = table + GrantTableRecord.common + done * UnmapCommon.size
+        unmap_grant_ref(domain, op, common)
+        store64(words + i * 8, load64(common + UnmapCommon.status))
         done += 1
         if done == GNTTAB_UNMAP_BATCH_SIZE or i == count - 1:
             _complete(domain, done)
