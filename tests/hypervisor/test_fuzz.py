@@ -17,3 +17,10 @@ def test_random_hypercalls(native: None, seed: int) -> None:
     outcome = kernels.boot("fuzz", "hypercalls", argument=f"{seed} {COUNT}", patience=PATIENCE)
     assert outcome.shutdown_code in (SHUTDOWN_poweroff, SHUTDOWN_crash, None)
     assert outcome.frames_lost == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_grants(native: None, seed: int) -> None:
+    outcome = kernels.boot("fuzz", "grants", argument=f"{seed} {10 * COUNT}", patience=PATIENCE)
+    assert outcome.shutdown_code in (SHUTDOWN_poweroff, SHUTDOWN_crash, None)
+    assert outcome.frames_lost == 0

@@ -160,6 +160,13 @@ TEST(frames_of_status_words)
     CHECK_EQ(get_status_frames(DOMID_SELF, 9, frames), GNTST_general_error);
     CHECK(frames[0] && frames[7] && frames[0] != frames[7]);
     CHECK_EQ(gnttab(GNTTABOP_get_status_frames, &setup, 2), -XEN_EINVAL);
+    /* XSA-26: no more of them than there are. */
+    CHECK_EQ(get_status_frames(DOMID_SELF, ~0u, frames), GNTST_general_error);
+    /* XSA-382: and as many as a table needs that was made longer in between. */
+    REQUIRE_EQ(set_version(1), 0);
+    CHECK_EQ(get_status_frames(DOMID_SELF, 1, frames), GNTST_general_error);
+    REQUIRE_EQ(set_version(2), 0);
+    CHECK_EQ(get_status_frames(DOMID_SELF, 8, frames), GNTST_okay);
 }
 
 /* The tools' grants stay, and those in use keep a table from changing. */

@@ -288,6 +288,27 @@ TEST(implicit_unmapping)
     CHECK_EQ(unmap(other, op.handle), GNTST_okay);
 }
 
+/* XSA-218: the same mapping is undone once, also within one batch. */
+TEST(unmapped_twice_in_a_batch)
+{
+    static struct gnttab_unmap_grant_ref ops[3];
+
+    prepare();
+    void *page = alloc_page(), *other = hole();
+    grant(REF, page, 0);
+    struct gnttab_map_grant_ref op = map_at(other, REF, GNTMAP_device_map);
+    REQUIRE_EQ(op.status, GNTST_okay);
+    ops[0] = (struct gnttab_unmap_grant_ref){.host_addr = (u64)other, .handle = op.handle};
+    ops[1] = (struct gnttab_unmap_grant_ref){.dev_bus_addr = op.dev_bus_addr, .handle = op.handle};
+    ops[2] = (struct gnttab_unmap_grant_ref){
+        .host_addr = (u64)other, .dev_bus_addr = op.dev_bus_addr, .handle = op.handle};
+    REQUIRE_EQ(gnttab(GNTTABOP_unmap_grant_ref, ops, 3), 0);
+    CHECK_EQ(ops[0].status, GNTST_okay);
+    CHECK_EQ(ops[1].status, GNTST_okay);
+    CHECK_EQ(ops[2].status, GNTST_bad_handle);
+    CHECK_EQ(table[REF].flags, GTF_permit_access);
+}
+
 TEST(replaced)
 {
     prepare();
