@@ -11,17 +11,20 @@ from grant_guest import GrantGuest, new_hypervisor, place
 from pv_guest import DATA
 
 from euxen.abi import grant_table as abi
-from euxen.abi.xen import DOMID_SELF
+from euxen.abi.errno import XEN_EBUSY
+from euxen.abi.xen import DOMID_SELF, HYPERVISOR_update_va_mapping
 from euxen.cpu.engine import ExitReason
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import GrantError, XenError
 from euxen.hypervisor.grant_table import GrantLimits
+from euxen.hypervisor.grants import tables
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import PAGE_SIZE
 from euxen.hypervisor.mm import mmu, reservation
 from euxen.hypervisor.traps import CRASH_GRANTER_GONE
 
 REF = 20
+PAGE_FAULT = 14
 READ_ONLY = abi.GNTMAP_host_map | abi.GNTMAP_readonly
 IN_USE = abi.GTF_permit_access | abi.GTF_reading | abi.GTF_writing
 PTE_RW, PTE_NX = 0x67, 1 << 63
@@ -131,6 +134,50 @@ def test_a_guest_maps_what_another_lends(lender: GrantGuest, borrower: GrantGues
     assert struct.unpack_from("<Q", lender.machine.frame(frame))[0] == 4712
     assert borrower.unmap(handle, place(0)) == abi.GNTST_okay
     assert lender.references(frame) == (1, 0)
+
+
+@pytest.mark.parametrize("flags", [abi.GNTMAP_host_map, READ_ONLY])
+def test_a_mapping_that_is_overwritten_is_gone_at_once(lender: GrantGuest, borrower: GrantGuest, flags: int) -> None:
+    """The borrower does not ask for a flush, but the lender may do with its page what it likes from now on."""
+    lender.grant(REF, borrower.domid, lender.pool(0))
+    borrower.map_handle(lender.domid, REF, place(0), flags)
+    overwrite = f"mov ${HYPERVISOR_update_va_mapping},%eax; mov ${place(0)},%edi; xor %esi,%esi; xor %edx,%edx; syscall"
+    result = borrower.run(f"mov {place(0)},%rbx; {overwrite}; mov {place(0)},%rcx")
+    assert result.rax == 0
+    assert result.vector == PAGE_FAULT
+    assert lender.references(lender.pool(0)) == (1, 0)
+
+
+def test_pages_of_xens_that_are_lent(hypervisor: Hypervisor, lender: GrantGuest, borrower: GrantGuest) -> None:
+    """A guest may lend what it shares with Xen. It is Xen's all the same, and stays while it is mapped."""
+    frames = [lender.domain.shared_info_frame, lender.domain.grant_table.frames[0]]
+    for number, frame in enumerate(frames):
+        lender.grant(REF + number, borrower.domid, frame)
+    handles = [borrower.map_handle(lender.domid, REF + number, place(number)) for number in range(2)]
+    assert lender.transfer(frames[0], borrower.domid, REF) == abi.GNTST_bad_page
+    lender.close()
+    free = hypervisor.machine.record["free_pages"]
+    assert is_there(hypervisor, lender.domid)
+    assert borrower.run(f"movq $4711,{place(0) + 0x800}; mov {place(0) + 0x800},%rbx").rbx == 4711
+    for number, handle in enumerate(handles):
+        assert is_there(hypervisor, lender.domid)
+        assert borrower.unmap(handle, place(number)) == abi.GNTST_okay
+    assert not is_there(hypervisor, lender.domid)
+    assert hypervisor.machine.record["free_pages"] == free + 2
+
+
+def test_lent_status_frames_stay(lender: GrantGuest, borrower: GrantGuest) -> None:
+    set_version_2(lender)
+    frame = lender.domain.grant_table.status_frames[0]
+    entry = abi.GrantEntryV2()
+    header = abi.GrantEntryHeader(flags=abi.GTF_permit_access, domid=borrower.domid)
+    entry.full_page = abi.GrantEntryV2FullPage(hdr=header, frame=frame)
+    at = 5 * abi.GrantEntryV2.size
+    lender.entries[at : at + abi.GrantEntryV2.size] = bytes(entry.full_page)
+    handle = borrower.map_handle(lender.domid, 5, place(0))
+    assert tables.set_version(lender.domain.grant_table.record.address, 1) == -XEN_EBUSY
+    assert borrower.unmap(handle, place(0)) == abi.GNTST_okay
+    assert tables.set_version(lender.domain.grant_table.record.address, 1) == 0
 
 
 def test_nobody_else_may_map_it(lender: GrantGuest, borrower: GrantGuest) -> None:
@@ -255,10 +302,6 @@ def set_version_2(guest: GrantGuest) -> None:
     assert op.version == 2
 
 
-def pack_v2(guest: GrantGuest, ref: int, entry: abi.GrantEntryV2) -> None:
-    entry.pack_into(guest.entries, ref * abi.GrantEntryV2.size)
-
-
 def lend_on(middle: GrantGuest, ref: int, to: int, granter: int, granters_ref: int) -> None:
     """Lend what was lent: a transitive grant."""
     entry = abi.GrantEntryV2()
@@ -279,6 +322,15 @@ def test_transitive_grants(hypervisor: Hypervisor, lender: GrantGuest, borrower:
     lend_on(middle, REF, borrower.domid, lender.domid, REF)
     assert borrower.copy(copy_from(middle.domid, REF, borrower.pool(0))) == abi.GNTST_okay
     assert bytes(borrower.machine.frame(borrower.pool(0))[:8]) == b"abcdefgh"
+    # Both sides of a copy may be the same grant.
+    lender.grant(REF, middle.domid, lender.pool(0))
+    op = abi.GnttabCopy(len=4, flags=abi.GNTCOPY_source_gref | abi.GNTCOPY_dest_gref)
+    op.source.u.ref, op.source.domid = REF, middle.domid
+    op.dest.u.ref, op.dest.domid, op.dest.offset = REF, middle.domid, 4
+    assert borrower.copy(op) == abi.GNTST_okay
+    assert bytes(lender.machine.frame(lender.pool(0))[:8]) == b"abcdabcd"
+    assert lender.entry(REF).flags == abi.GTF_permit_access
+    lender.grant(REF, middle.domid, lender.pool(0), abi.GTF_permit_access | abi.GTF_readonly)
     # It can't be mapped, nor lent on twice, nor used by others, nor for more than was lent.
     assert borrower.map(middle.domid, REF, place(0)).status == abi.GNTST_general_error
     set_version_2(borrower)
