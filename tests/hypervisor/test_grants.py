@@ -12,7 +12,8 @@ from pv_guest import DATA
 
 from euxen.abi import grant_table as abi
 from euxen.abi.errno import XEN_EBUSY
-from euxen.abi.xen import DOMID_SELF, HYPERVISOR_update_va_mapping
+from euxen.abi.memory import XENMEM_decrease_reservation, XenMemoryReservation
+from euxen.abi.xen import DOMID_SELF, HYPERVISOR_memory_op, HYPERVISOR_update_va_mapping
 from euxen.cpu.engine import ExitReason
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import GrantError, XenError
@@ -492,6 +493,22 @@ def test_pages_given_back_while_lent_are_not_used_again(lender: GrantGuest, borr
     assert lender.machine.record["free_pages"] == free
     assert borrower.unmap(handle, place(0)) == abi.GNTST_okay
     assert lender.machine.record["free_pages"] == free + 1
+
+
+def test_a_page_given_back_while_lent_is_forgotten(lender: GrantGuest, borrower: GrantGuest) -> None:
+    """Whoever lets go of it last knows nothing of translations that the lender may have of it."""
+    frame = lender.pool(0)
+    lender.grant(REF, borrower.domid, frame)
+    handle = borrower.map_handle(lender.domid, REF, place(0))
+    assert lender.set_entry(place(0), frame << 12 | PTE_RW) == 0
+    lender.put(SECOND, struct.pack("<Q", frame))
+    lender.put(OPERATION, bytes(XenMemoryReservation(extent_start=SECOND, nr_extents=1, domid=DOMID_SELF)))
+    zap = f"mov ${HYPERVISOR_update_va_mapping},%eax; mov ${place(0)},%edi; xor %esi,%esi; xor %edx,%edx; syscall"
+    give = f"mov ${HYPERVISOR_memory_op},%eax; mov ${XENMEM_decrease_reservation},%edi; mov ${OPERATION},%esi; syscall"
+    result = lender.run(f"mov {place(0)},%rbx; {zap}; {give}; mov {place(0)},%rcx")
+    assert result.rax == 1
+    assert result.vector == PAGE_FAULT
+    assert borrower.unmap(handle, place(0)) == abi.GNTST_okay
 
 
 # Two guests at the same time, with no Python in between.
