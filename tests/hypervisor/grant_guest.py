@@ -8,6 +8,7 @@ from typing import TypeVar
 from pv_guest import DATA, MEMORY, PAGES, PvGuest
 
 from euxen.abi.grant_table import (
+    GNTCOPY_source_gref,
     GNTMAP_host_map,
     GNTST_okay,
     GnttabCopy,
@@ -22,10 +23,11 @@ from euxen.abi.grant_table import (
     GTF_permit_access,
 )
 from euxen.abi.structure import Structure
-from euxen.abi.xen import HYPERVISOR_grant_table_op, HYPERVISOR_update_va_mapping
+from euxen.abi.xen import DOMID_SELF, HYPERVISOR_grant_table_op, HYPERVISOR_update_va_mapping
 from euxen.cpu.native.language import unsigned
 from euxen.cpu.unicorn.engine import UnicornEngine
 from euxen.hypervisor import traps
+from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.grant_table import DEFAULT_GRANT_LIMITS, GrantLimits
 from euxen.hypervisor.hypercalls import native, table
 from euxen.hypervisor.hypervisor import Hypervisor
@@ -133,3 +135,21 @@ class GrantGuest(PvGuest):
     def owner(self, frame: int) -> int:
         """The record of a frame's owner, 0 for none."""
         return unsigned(int(self.machine.frame_table.words()[frame * (PageInfo.size // 8) + 2]))
+
+
+def is_there(hypervisor: Hypervisor, domid: int) -> bool:
+    """Whether there is such a domain, be it dead."""
+    return hypervisor.find(domid) is not None
+
+
+def pins(domain: Domain) -> dict[int, int]:
+    """A domain's grants in use."""
+    return domain.grant_table.pins()
+
+
+def copy_from(granter: int, ref: int, frame: int, length: int = 8, offset: int = 0) -> GnttabCopy:
+    """A copy from a grant to a frame of the caller's."""
+    op = GnttabCopy(len=length, flags=GNTCOPY_source_gref)
+    op.source.u.ref, op.source.domid, op.source.offset = ref, granter, offset
+    op.dest.u.gmfn, op.dest.domid = frame, DOMID_SELF
+    return op

@@ -3,63 +3,27 @@
 from __future__ import annotations
 
 import struct
-import threading
-from collections.abc import Iterator
 
 import pytest
-from grant_guest import GrantGuest, new_hypervisor, place
-from pv_guest import DATA
+from grant_guest import GrantGuest, copy_from, is_there, pins, place
 
 from euxen.abi import grant_table as abi
 from euxen.abi.errno import XEN_EBUSY
-from euxen.abi.memory import XENMEM_decrease_reservation, XenMemoryReservation
-from euxen.abi.xen import DOMID_SELF, HYPERVISOR_memory_op, HYPERVISOR_update_va_mapping
-from euxen.cpu.engine import ExitReason
-from euxen.hypervisor.domain import Domain
+from euxen.abi.xen import DOMID_SELF, HYPERVISOR_update_va_mapping
 from euxen.hypervisor.errors import GrantError, XenError
 from euxen.hypervisor.grant_table import GrantLimits
 from euxen.hypervisor.grants import tables
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import PAGE_SIZE
-from euxen.hypervisor.mm import mmu, reservation
-from euxen.hypervisor.traps import CRASH_GRANTER_GONE
+from euxen.hypervisor.mm import mmu
+
+pytest_plugins = ["grant_fixtures"]
 
 REF = 20
 PAGE_FAULT = 14
 READ_ONLY = abi.GNTMAP_host_map | abi.GNTMAP_readonly
 IN_USE = abi.GTF_permit_access | abi.GTF_reading | abi.GTF_writing
-PTE_RW, PTE_NX = 0x67, 1 << 63
-
-
-@pytest.fixture
-def hypervisor(native: None) -> Iterator[Hypervisor]:
-    """A machine. After the test all domains are destroyed, and no frame is missing."""
-    hypervisor = new_hypervisor()
-    free = hypervisor.machine.record["free_pages"]
-    yield hypervisor
-    for domain in [domain for domid, domain in hypervisor.domains.items() if domid]:
-        hypervisor.kill(domain)
-    hypervisor.reap()
-    assert list(hypervisor.domains) == [0]
-    assert hypervisor.machine.record["free_pages"] == free
-
-
-@pytest.fixture
-def lender(hypervisor: Hypervisor) -> GrantGuest:
-    return GrantGuest(hypervisor)
-
-
-@pytest.fixture
-def borrower(hypervisor: Hypervisor, lender: GrantGuest) -> GrantGuest:
-    return GrantGuest(hypervisor)
-
-
-def is_there(hypervisor: Hypervisor, domid: int) -> bool:
-    return hypervisor.find(domid) is not None
-
-
-def pins(domain: Domain) -> dict[int, int]:
-    return domain.grant_table.pins()
+PTE_RW = 0x67
 
 
 # Domain 0.
@@ -278,13 +242,6 @@ def test_no_memory_for_a_longer_table(hypervisor: Hypervisor, lender: GrantGuest
 # Copying and giving.
 
 
-def copy_from(granter: int, ref: int, frame: int, length: int = 8, offset: int = 0) -> abi.GnttabCopy:
-    op = abi.GnttabCopy(len=length, flags=abi.GNTCOPY_source_gref)
-    op.source.u.ref, op.source.domid, op.source.offset = ref, granter, offset
-    op.dest.u.gmfn, op.dest.domid = frame, DOMID_SELF
-    return op
-
-
 def test_copying_from_another_guest(lender: GrantGuest, borrower: GrantGuest) -> None:
     lender.machine.frame(lender.pool(0))[:8] = b"abcdefgh"
     lender.grant(REF, borrower.domid, lender.pool(0))
@@ -385,204 +342,3 @@ def test_a_lent_page_is_not_transferred(lender: GrantGuest, borrower: GrantGuest
     borrower.grant(REF, lender.domid, 70, abi.GTF_accept_transfer)
     assert lender.transfer(lender.pool(0), borrower.domid, REF) == abi.GNTST_bad_page
     assert borrower.unmap(handle, place(0)) == abi.GNTST_okay
-
-
-# Domains that die.
-
-
-def test_a_lender_that_dies_stays_until_its_pages_are_let_go(
-    hypervisor: Hypervisor, lender: GrantGuest, borrower: GrantGuest
-) -> None:
-    frame = lender.pool(0)
-    lender.machine.frame(frame)[:8] = struct.pack("<Q", 4711)
-    lender.grant(REF, borrower.domid, frame)
-    handle = borrower.map_handle(lender.domid, REF, place(0))
-    free = hypervisor.machine.record["free_pages"]
-    lender.close()
-    assert is_there(hypervisor, lender.domid)
-    assert lender.domain.record["tot_pages"] == 1
-    assert hypervisor.machine.record["free_pages"] == free + 63
-    assert borrower.run(f"mov {place(0)},%rbx; movq $4712,{place(0)}").rbx == 4711
-    assert borrower.unmap(handle, place(0)) == abi.GNTST_okay
-    assert not is_there(hypervisor, lender.domid)
-    assert borrower.map(lender.domid, REF, place(0)).status == abi.GNTST_bad_domain
-
-
-def test_nothing_more_is_lent_by_the_dead(hypervisor: Hypervisor, lender: GrantGuest, borrower: GrantGuest) -> None:
-    for number in range(2):
-        lender.grant(REF + number, borrower.domid, lender.pool(number))
-    handle = borrower.map_handle(lender.domid, REF, place(0))
-    lender.close()
-    assert borrower.map(lender.domid, REF + 1, place(1)).status == abi.GNTST_bad_page
-    assert borrower.copy(copy_from(lender.domid, REF + 1, borrower.pool(0))) == abi.GNTST_bad_page
-    lender.grant(REF + 1, borrower.domid, 0, abi.GTF_accept_transfer)
-    assert borrower.transfer(borrower.pool(1), lender.domid, REF + 1) == abi.GNTST_general_error
-    assert borrower.unmap(handle, place(0)) == abi.GNTST_okay
-
-
-def test_a_borrower_that_dies_lets_go(hypervisor: Hypervisor, lender: GrantGuest, borrower: GrantGuest) -> None:
-    both = abi.GNTMAP_host_map | abi.GNTMAP_device_map
-    lender.grant(REF, borrower.domid, lender.pool(0))
-    borrower.map_handle(lender.domid, REF, place(0), both)
-    borrower.map_handle(lender.domid, REF, place(1), both | abi.GNTMAP_readonly)
-    assert lender.references(lender.pool(0)) == (5, 2)
-    borrower.close()
-    assert not is_there(hypervisor, borrower.domid)
-    assert pins(lender.domain) == {}
-    assert lender.entry(REF).flags == abi.GTF_permit_access
-    assert lender.references(lender.pool(0)) == (1, 0)
-
-
-def test_domain_0_keeps_a_lender(hypervisor: Hypervisor, lender: GrantGuest) -> None:
-    lender.grant(REF, 0, lender.pool(0))
-    mapped = lender.control.map_grants(lender.domid, [REF])
-    lender.close()
-    mapped.pages[0][0] = 1
-    assert is_there(hypervisor, lender.domid)
-    mapped.unmap()
-    assert not is_there(hypervisor, lender.domid)
-
-
-def test_unmapping_by_other_means_from_a_lender_that_is_gone(
-    hypervisor: Hypervisor, lender: GrantGuest, borrower: GrantGuest
-) -> None:
-    """The reference went with the page-table entry. Xen can't find the granter, and crashes who says otherwise."""
-    lender.grant(REF, borrower.domid, lender.pool(0))
-    handle = borrower.map_handle(lender.domid, REF, place(0))
-    assert borrower.set_entry(place(0), 0) == 0
-    lender.close()
-    assert not is_there(hypervisor, lender.domid)
-    borrower.unmap(handle, place(0))
-    assert borrower.domain.engine is not None
-    block = borrower.domain.engine.block
-    assert (block["exit_reason"], block["exit_info"]) == (ExitReason.CRASH, CRASH_GRANTER_GONE)
-
-
-def test_a_domid_that_is_used_again(hypervisor: Hypervisor, lender: GrantGuest, borrower: GrantGuest) -> None:
-    """A handle for a mapping by a domain that is gone says nothing of another that has its number now."""
-    lender.grant(REF, borrower.domid, lender.pool(0))
-    handle = borrower.map_handle(lender.domid, REF, place(0))
-    assert borrower.set_entry(place(0), 0) == 0
-    lender.close()
-    hypervisor.machine.next_domid = lender.domid
-    heir = GrantGuest(hypervisor)
-    assert heir.domid == lender.domid
-    assert borrower.unmap(handle, place(0)) == abi.GNTST_bad_handle
-    assert pins(heir.domain) == {}
-
-
-@pytest.mark.parametrize("first", [0, 1])
-def test_both_die(hypervisor: Hypervisor, lender: GrantGuest, borrower: GrantGuest, first: int) -> None:
-    for guest, other in ((lender, borrower), (borrower, lender)):
-        guest.grant(REF, other.domid, guest.pool(0))
-        other.map_handle(guest.domid, REF, place(0))
-    guests = [lender, borrower]
-    guests.pop(first).close()
-    assert len(hypervisor.domains) == 3
-    guests.pop().close()
-    assert len(hypervisor.domains) == 1
-
-
-def test_pages_given_back_while_lent_are_not_used_again(lender: GrantGuest, borrower: GrantGuest) -> None:
-    """A frame that somebody has mapped belongs to nobody else before it is let go."""
-    frame = lender.pool(0)
-    lender.grant(REF, borrower.domid, frame)
-    handle = borrower.map_handle(lender.domid, REF, place(0))
-    free = lender.machine.record["free_pages"]
-    assert reservation.guest_remove_page(lender.domain.record.address, frame)
-    assert lender.machine.record["free_pages"] == free
-    assert borrower.unmap(handle, place(0)) == abi.GNTST_okay
-    assert lender.machine.record["free_pages"] == free + 1
-
-
-def test_a_page_given_back_while_lent_is_forgotten(lender: GrantGuest, borrower: GrantGuest) -> None:
-    """Whoever lets go of it last knows nothing of translations that the lender may have of it."""
-    frame = lender.pool(0)
-    lender.grant(REF, borrower.domid, frame)
-    handle = borrower.map_handle(lender.domid, REF, place(0))
-    assert lender.set_entry(place(0), frame << 12 | PTE_RW) == 0
-    lender.put(SECOND, struct.pack("<Q", frame))
-    lender.put(OPERATION, bytes(XenMemoryReservation(extent_start=SECOND, nr_extents=1, domid=DOMID_SELF)))
-    zap = f"mov ${HYPERVISOR_update_va_mapping},%eax; mov ${place(0)},%edi; xor %esi,%esi; xor %edx,%edx; syscall"
-    give = f"mov ${HYPERVISOR_memory_op},%eax; mov ${XENMEM_decrease_reservation},%edi; mov ${OPERATION},%esi; syscall"
-    result = lender.run(f"mov {place(0)},%rbx; {zap}; {give}; mov {place(0)},%rcx")
-    assert result.rax == 1
-    assert result.vector == PAGE_FAULT
-    assert borrower.unmap(handle, place(0)) == abi.GNTST_okay
-
-
-# Two guests at the same time, with no Python in between.
-
-OPERATION, SECOND = DATA + 0x100, DATA + 0x200
-FAILED = 0xBAD
-TIMES = 50_000
-MAP, UNMAP = abi.GnttabMapGrantRef, abi.GnttabUnmapGrantRef
-MOVE_HANDLE = f"mov {OPERATION + MAP.offsets['handle']},%eax; mov %eax,{SECOND + UNMAP.offsets['handle']};"
-
-
-def grant_table_op(command: int, at: int, status: int | None) -> str:
-    """One operation; the program ends with FAILED where its status, at an offset, is not 0."""
-    check = f"cmpw $0,{at + status}; jne 9f" if status is not None else "test %eax,%eax; jnz 9f"
-    return f"mov $20,%eax; mov ${command},%edi; mov ${at},%rsi; mov $1,%edx; syscall; {check}; "
-
-
-def repeat(count: int, body: str) -> str:
-    return f"mov ${count},%r15d; 1: {body} dec %r15d; jnz 1b; mov $0,%ebx; jmp 8f; 9: mov ${FAILED},%ebx; 8:"
-
-
-def test_versions_change_while_a_grant_comes_and_goes(lender: GrantGuest, borrower: GrantGuest) -> None:
-    """One that is reserved for tools: it is in the table before and afterwards, with who uses it."""
-    frame, ref = lender.pool(0), 5
-    lender.grant(ref, borrower.domid, frame)
-    borrowing = abi.GnttabMapGrantRef(host_addr=place(0), flags=abi.GNTMAP_host_map, ref=ref, dom=lender.domid)
-    borrower.put(OPERATION, bytes(borrowing))
-    borrower.put(SECOND, bytes(abi.GnttabUnmapGrantRef(host_addr=place(0))))
-    borrow = (
-        grant_table_op(abi.GNTTABOP_map_grant_ref, OPERATION, MAP.offsets["status"])
-        + MOVE_HANDLE
-        + grant_table_op(abi.GNTTABOP_unmap_grant_ref, SECOND, UNMAP.offsets["status"])
-    )
-    change = "".join(
-        f"movl ${version},{OPERATION}; " + grant_table_op(abi.GNTTABOP_set_version, OPERATION, None)
-        for version in (2, 1)
-    )
-    results: list[int] = []
-    thread = threading.Thread(target=lambda: results.append(borrower.run(repeat(TIMES, borrow)).rbx))
-    thread.start()
-    results.append(lender.run(repeat(TIMES // 5, change)).rbx)
-    thread.join()
-    assert results == [0, 0]
-    assert pins(lender.domain) == {}
-    assert lender.entry(ref).flags == abi.GTF_permit_access
-    assert lender.references(frame) == (1, 0)
-
-
-def test_two_use_one_page(hypervisor: Hypervisor, lender: GrantGuest, borrower: GrantGuest) -> None:
-    """Its references are counted by both at once, while its owner maps it as well."""
-    frame = lender.pool(0)
-    guests = [borrower, lender, GrantGuest(hypervisor)]
-    for number, guest in enumerate(guests):
-        lender.grant(REF + number, guest.domid, frame)
-        flags = abi.GNTMAP_host_map | abi.GNTMAP_device_map
-        op = abi.GnttabMapGrantRef(host_addr=place(0), flags=flags, ref=REF + number, dom=lender.domid)
-        guest.put(OPERATION, bytes(op))
-        guest.put(SECOND, bytes(UNMAP(host_addr=place(0), dev_bus_addr=frame << 12)))
-    body = (
-        grant_table_op(abi.GNTTABOP_map_grant_ref, OPERATION, MAP.offsets["status"])
-        + MOVE_HANDLE
-        + f"lock incq {place(0)};"
-        + grant_table_op(abi.GNTTABOP_unmap_grant_ref, SECOND, UNMAP.offsets["status"])
-    )
-    results: list[int] = []
-    threads = [
-        threading.Thread(target=lambda guest=guest: results.append(guest.run(repeat(TIMES, body)).rbx))
-        for guest in guests
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [0, 0, 0]
-    assert struct.unpack_from("<Q", lender.machine.frame(frame))[0] == 3 * TIMES
-    assert pins(lender.domain) == {}
-    assert lender.references(frame) == (1, 0)

@@ -19,7 +19,8 @@ from euxen.abi.grant_table import (
 )
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import load16, load32, load64, native, store16, store32, store64
-from euxen.hypervisor.grants.copying import AGAIN, copy_end, copy_one
+from euxen.hypervisor.grants.acquiring import AGAIN
+from euxen.hypervisor.grants.copying import copy_end, copy_one
 from euxen.hypervisor.grants.entries import table_of
 from euxen.hypervisor.grants.mapping import map_grant_ref
 from euxen.hypervisor.grants.records import GNTTAB_UNMAP_BATCH_SIZE, GrantTableRecord, UnmapCommon
