@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from euxen.abi.xen import SharedInfo, VcpuInfo
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import and64, call1, load8, load64, native, or64, shr, store8
+from euxen.cpu.native.language import and64, call1, load8, load64, native, or64, shr, store8, store64
 from euxen.hypervisor.records import DomainRecord, EvtchnRecord, VcpuRecord
 
 EVTCHN_PENDING = SharedInfo.offsetof("evtchn_pending")
@@ -43,6 +43,17 @@ def _select(vcpu: int, word: int) -> int:
 
 
 @native
+def _check_pollers(domain: int, port: int) -> int:
+    """End the polls for a port, masked or not, and those for no port in particular (evtchn_check_pollers)."""
+    for number in range(load64(domain + DomainRecord.max_vcpus)):
+        vcpu = vcpu_of(domain, number)
+        wanted = load64(vcpu + VcpuRecord.poll_evtchn)
+        if load64(vcpu + VcpuRecord.polling) and (wanted == 0 or wanted == port):
+            store64(vcpu + VcpuRecord.polling, 0)
+    return 0
+
+
+@native
 def set_pending(domain: int, vcpu: int, port: int) -> int:
     """Make a port pending (evtchn_2l_set_pending)."""
     shared = load64(domain + DomainRecord.shared_info)
@@ -51,7 +62,7 @@ def set_pending(domain: int, vcpu: int, port: int) -> int:
         return 0
     if not (shr(load64(shared + EVTCHN_MASK + word * 8), bit)) & 1:
         _select(vcpu, word)
-    return 0
+    return _check_pollers(domain, port)
 
 
 @native

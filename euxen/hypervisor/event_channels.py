@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 VIRQS = VcpuRecord.offsetof("virq_to_evtchn") // 8
 PER_VCPU_VIRQS = {0, 1, 7, 13}
 PORTS_PER_BUCKET = 128
-NR_PIRQS = 16 + 32
-"""Those of a machine without an I/O APIC, and as many as Xen keeps for each guest (extra_guest_irqs)."""
+NR_IRQS_GSI = 16
+"""Interrupts of a machine without an I/O APIC."""
+NR_PIRQS = NR_IRQS_GSI + 32
+"""Those, and as many as Xen keeps for each guest (extra_guest_irqs)."""
 WORDS = EvtchnRecord.size // 8
 STATUS = {
     ECS_FREE: abi.EVTCHNSTAT_closed,
@@ -100,14 +102,22 @@ class EventChannels:
 
     def _named(self, domid: int) -> EventChannels:
         """The table of a domain that the caller names: its own, or any if the caller is privileged."""
+        table = self._of(domid)
+        self._may_manage(table)
+        return table
+
+    def _of(self, domid: int) -> EventChannels:
+        """The table of a domain, for a caller of whom it is not yet known what he may do with it."""
         if domid in (DOMID_SELF, self.domain.domid):
             return self
         other = self.domain_at(domid)
         if other is None:
             raise XenError(XEN_ESRCH)
-        if not self.domain.privileged:
-            raise XenError(XEN_EPERM)
         return other.event_channels
+
+    def _may_manage(self, table: EventChannels) -> None:
+        if table is not self and not self.domain.privileged:
+            raise XenError(XEN_EPERM)
 
     def alloc_unbound(self, op: abi.EvtchnAllocUnbound) -> None:
         """EVTCHNOP_alloc_unbound."""
@@ -181,7 +191,10 @@ class EventChannels:
         if state in (ECS_FREE, ECS_RESERVED):
             raise XenError(XEN_EINVAL)
         if state == ECS_VIRQ:
-            self._virqs(self._get(port, EvtchnRecord.notify_vcpu))[self._get(port, EvtchnRecord.number)] = 0
+            virq = self._get(port, EvtchnRecord.number)
+            # A global one stays the first vCPU's, whoever is notified of it.
+            vcpu = self._get(port, EvtchnRecord.notify_vcpu) if virq in PER_VCPU_VIRQS else 0
+            self._virqs(vcpu)[virq] = 0
         if state == ECS_INTERDOMAIN:
             other = self.domain_at(self._get(port, EvtchnRecord.remote_domain))
             remote_port = self._get(port, EvtchnRecord.remote_port)
@@ -209,9 +222,10 @@ class EventChannels:
 
     def status(self, op: abi.EvtchnStatus) -> None:
         """EVTCHNOP_status."""
-        table = self._named(op.dom)
-        if not 0 <= op.port < table.size:
+        table = self._of(op.dom)
+        if op.port >= table.size:
             raise XenError(XEN_EINVAL)
+        self._may_manage(table)
         state = table._get(op.port, EvtchnRecord.state)
         op.status = STATUS[state]
         remote = table._get(op.port, EvtchnRecord.remote_domain)
@@ -237,8 +251,9 @@ class EventChannels:
             raise XenError(XEN_EINVAL)
 
     def unmask(self, port: int) -> None:
-        """EVTCHNOP_unmask."""
-        self.state(port)
+        """EVTCHNOP_unmask. Port 0 is as good as any."""
+        if port >= self.size:
+            raise XenError(XEN_EINVAL)
         domain = self.domain.record.address
         native.unmask(domain, self._notified(port), port)
 

@@ -16,7 +16,7 @@ from euxen.abi.vcpu import RUNSTATE_blocked, RUNSTATE_running
 from euxen.abi.xen import HYPERVISOR_multicall, MulticallEntry
 from euxen.cpu import state
 from euxen.cpu.engine import ExitReason
-from euxen.cpu.registers import Registers
+from euxen.cpu.registers import MASK, Registers
 from euxen.hypervisor import crash, ctrlreg, descriptors, entry, time, traps
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.emulate import emulate
@@ -136,7 +136,7 @@ class Pcpu:
         delay = (vcpu.wake_time() - self.domain.machine.now()) / SECOND
         if delay > 0:
             self._awake.wait(min(delay, LONGEST_SLEEP))
-        time.run_timers(vcpu.record.address)
+        time.run_singleshot_timer(vcpu.record.address)
 
     def wake(self) -> None:
         """From any thread: something may have happened for a vCPU of this domain."""
@@ -172,7 +172,7 @@ class Pcpu:
                 arguments = struct.pack(f"<{len(continuation.arguments)}Q", *continuation.arguments)
                 vcpu.write(calls + MulticallEntry.offsets["args"], arguments)
                 raise Continuation(calls, count) from None
-            vcpu.write(calls + MulticallEntry.offsets["result"], struct.pack("<q", result))
+            vcpu.write(calls + MulticallEntry.offsets["result"], struct.pack("<Q", result & MASK))
         except GuestFault:
             return -XEN_EFAULT
         if count > 1:

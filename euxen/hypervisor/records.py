@@ -64,15 +64,11 @@ class DomainRecord(Structure):
     is_external: int = u64()  # its mappings are not in page tables that Xen checks: the built-in Domain 0's
     is_privileged: int = u64()
     vm_assist: int = u64()
-    nr_l4_pages: int = u64()
     vcpus: int = u64()  # VcpuRecord[max_vcpus], each of VCPU_STRIDE bytes
     max_vcpus: int = u64()
     evtchns: int = u64()  # EvtchnRecord[max_evtchns]
     max_evtchns: int = u64()  # how many ports there are now
-    gdt_template: int = u64()  # Xen's page of every GDT: FIRST_RESERVED_GDT_PAGE
-    m2p_strict: int = u64()
     watchdog_deadline: int = u64()  # ns: when the first of the watchdogs fires, 0 for never
-    dead_letter: int = u64()  # bit map of domains to be told of an event, when the engine comes back
     cmos_index: int = u64()  # what the guest wrote to port 0x70: arch.cmos_idx
     pci_address: int = u64()  # and to port 0xcf8: arch.pci_cf8
 
@@ -120,14 +116,14 @@ class VcpuRecord(Structure):
     syscall32_disables_events: int = u64()
     sysenter_callback: int = u64()
     sysenter_disables_events: int = u64()
-    nmi_callback: int = u64()
     iopl: int = u64()  # in the place that it has in RFLAGS
+    iobmp: int = u64()  # guest virtual address of the I/O bitmap
+    iobmp_nr: int = u64()  # how many ports it is for
     ldt_base: int = u64()
     ldt_ents: int = u64()
     gdt_ents: int = u64()
     gdt_frames: int = array(u64(), 16)
     ctrlreg: int = array(u64(), 8)
-    in_syscall: int = u64()  # TRAP_syscall: the guest goes on as by SYSRET
     async_exception_mask: int = u64()
     nmi_pending: int = u64()
     nmi_old_mask: int = u64()
@@ -141,10 +137,9 @@ class VcpuRecord(Structure):
     periodic_period: int = u64()  # ns, 0 for none
     periodic_last: int = u64()
     slice_end: int = u64()  # ns: when the scheduler wants the CPU back
-    poll_mask: int = u64()
+    polling: int = u64()  # set from SCHEDOP_poll until an event ends it
+    poll_evtchn: int = u64()  # the one port that is polled for, 0 for any
     virq_to_evtchn: int = array(u64(), 24)
-    hypercalls: int = u64()  # how many this vCPU made
-    event_pending_sel: int = u64()
     scratch: int = array(u64(), 32)
     word: int = u64()  # where guest_access keeps a number on its way
     continuation: int = array(u64(), 4)  # the arguments with which a preempted hypercall goes on
@@ -165,7 +160,6 @@ class EvtchnRecord(Structure):
     remote_domain: int = u64()  # domid, for ECS_UNBOUND and ECS_INTERDOMAIN
     remote_port: int = u64()
     number: int = u64()  # of the virq or pirq
-    priority: int = u64()
 
 
 ECS_FREE, ECS_RESERVED, ECS_UNBOUND, ECS_INTERDOMAIN, ECS_PIRQ, ECS_VIRQ, ECS_IPI = range(7)

@@ -45,7 +45,7 @@ class Vcpu:
         self.is_initialised = False
         self.context: VcpuGuestContext | None = None
         self.blocked = False
-        self.polled_ports: tuple[int, ...] = ()
+        self._polls = False
         self.poll_timeout = 0
         self._told_before = False
         self._info_page = 0
@@ -135,10 +135,11 @@ class Vcpu:
         ctypes.memset(self.record.address + VcpuRecord.offsetof("traps"), 0, size)
 
     def bring_up(self) -> None:
-        """Let the vCPU run (VCPUOP_up)."""
-        self.record["online"] = 1
-        self.record["runstate"] = RUNSTATE_runnable
-        self.record["runstate_entry"] = self.domain.machine.now()
+        """Let the vCPU run, if it does not (VCPUOP_up)."""
+        if not self.record["online"]:
+            self.record["online"] = 1
+            self.record["runstate"] = RUNSTATE_runnable
+            self.record["runstate_entry"] = self.domain.machine.now()
 
     def take_down(self) -> None:
         """Stop the vCPU (VCPUOP_down)."""
@@ -165,25 +166,25 @@ class Vcpu:
         ctypes.c_uint8.from_address(self.record["vcpu_info"] + VcpuInfo.evtchn_upcall_mask).value = 0
         self.blocked = True
 
-    def poll(self, ports: tuple[int, ...], timeout: int) -> None:
-        """Wait until one of ``ports`` is pending, or until system time ``timeout``; 0 is never (SCHEDOP_poll).
+    def poll(self, port: int, timeout: int) -> None:
+        """Wait for an event on ``port``, on any port if it is 0, or until system time ``timeout``; 0 is never.
 
         The guest may have masked events: one that it was told of before does not end the wait, one that comes does.
         """
-        self.blocked = True
+        self.blocked = self._polls = True
         self._told_before = self.upcall_pending
-        self.polled_ports = ports
+        self.record["polling"], self.record["poll_evtchn"] = 1, port
         self.poll_timeout = timeout
 
     def may_run(self) -> bool:
         """Whether what a blocked vCPU waits for has happened; if so it is not blocked any more."""
         if self.blocked:
-            table = self.domain.event_channels
             timed_out = self.poll_timeout and self.domain.machine.now() >= self.poll_timeout
             told = self.upcall_pending and not self._told_before
-            if told or timed_out or any(table.pending(port) for port in self.polled_ports):
-                self.blocked = False
-                self.polled_ports, self.poll_timeout, self._told_before = (), 0, False
+            polled = self._polls and not self.record["polling"]
+            if told or timed_out or polled:
+                self.blocked = self._polls = self._told_before = False
+                self.record["polling"] = self.poll_timeout = 0
         return not self.blocked
 
     def wake_time(self) -> int:
@@ -201,14 +202,15 @@ class Vcpu:
         if self.record["runstate_area"]:
             self.publish_runstate()
 
-    def runstate_info(self) -> VcpuRunstateInfo:
-        """How long the vCPU was in which state."""
+    def runstate_info(self, until: int | None = None) -> VcpuRunstateInfo:
+        """How long the vCPU was in which state, until it entered the current one, or until a system time."""
         words = self.record.memory.words()
         at = (self.record.address - self.record.memory.address + VcpuRecord.offsetof("runstate_time")) // 8
         times = [int(words[at + number]) for number in range(4)]
-        state = self.record["runstate"]
-        times[state] += self.domain.machine.now() - self.record["runstate_entry"]
-        return VcpuRunstateInfo(state=state, state_entry_time=self.record["runstate_entry"], time=tuple(times))
+        state, entry = self.record["runstate"], self.record["runstate_entry"]
+        if until is not None:
+            times[state] += until - entry
+        return VcpuRunstateInfo(state=state, state_entry_time=entry, time=tuple(times))
 
     def publish_runstate(self) -> None:
         """Write the runstate where the guest asked for it; a guest that took the memory away misses it."""

@@ -34,6 +34,9 @@ HAS_OUTPUT = {
     abi.EVTCHNOP_status,
     abi.EVTCHNOP_alloc_unbound,
 }
+COMPAT = set(OPERATIONS) - {abi.EVTCHNOP_reset}
+COMPAT_SIZE, COMPAT_STRUCTURE = 28, 4
+"""Of struct evtchn_op: its size, and where the operation's structure is."""
 
 
 def event_channel_op(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
@@ -51,5 +54,7 @@ def event_channel_op(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> in
 
 def event_channel_op_compat(vcpu: Vcpu, argument: int, *_rest: int) -> int:
     """The old form: the command lies before the structure."""
-    command = int.from_bytes(vcpu.read(argument, 4), "little")
-    return event_channel_op(vcpu, command, argument + 8)
+    command = int.from_bytes(vcpu.read(argument, COMPAT_SIZE)[:4], "little")
+    if command not in COMPAT:
+        raise XenError(XEN_ENOSYS)
+    return event_channel_op(vcpu, command, argument + COMPAT_STRUCTURE)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import struct
-
 from euxen.abi import sched as abi
 from euxen.abi.errno import XEN_EINVAL, XEN_ENOSYS, XEN_EPERM, XEN_ESRCH
-from euxen.abi.xen import SharedInfo
-from euxen.hypervisor.errors import XenError
+from euxen.cpu.native.language import signed
+from euxen.hypervisor.errors import GuestFault, XenError
+from euxen.hypervisor.guest_access import addr_ok
 from euxen.hypervisor.vcpu import Vcpu
 
 MAX_POLL_PORTS = 128
-PENDING = SharedInfo.offsetof("evtchn_pending")
 
 
 def sched_op(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
@@ -58,15 +56,20 @@ def _shutdown(vcpu: Vcpu, reason: int) -> int:
 
 
 def _poll(vcpu: Vcpu, op: abi.SchedPoll) -> int:
-    """Wait until one of some ports is pending, or until a time."""
+    """Wait until one of some ports is pending, or until a time (do_poll)."""
     if op.nr_ports > MAX_POLL_PORTS:
         raise XenError(XEN_EINVAL)
-    ports = struct.unpack(f"<{op.nr_ports}I", vcpu.read(op.ports, 4 * op.nr_ports)) if op.nr_ports else ()
-    table = vcpu.domain.event_channels
-    for port in ports:
-        if not 0 <= port < table.size:
-            raise XenError(XEN_EINVAL)
-    if vcpu.needs_upcall or any(table.pending(port) for port in ports):
+    if not addr_ok(signed(op.ports)):
+        raise GuestFault
+    if vcpu.needs_upcall:
         return 0
-    vcpu.poll(ports, op.timeout)
+    table, port = vcpu.domain.event_channels, 0
+    for number in range(op.nr_ports):
+        port = int.from_bytes(vcpu.read(op.ports + 4 * number, 4), "little")
+        if port >= table.size:
+            raise XenError(XEN_EINVAL)
+        if table.pending(port):
+            return 0
+    if signed(op.timeout) >= 0:  # a negative time is over
+        vcpu.poll(port if op.nr_ports == 1 else 0, op.timeout)
     return 0
