@@ -95,6 +95,20 @@ class CpuBlock(Structure):
     """``(block, root)``: another address space for the guest's programs"""
     invalidate_code: int = u64()
     """``(block, address, bytes)``: machine memory was written: forget what was translated from it"""
+    code_written: int = u64()
+    """``(block, frame)``: from any thread, the same for a machine frame: it is forgotten a little later"""
+    forget_written_code: int = u64()
+    """``(block)``: forget it now"""
+    code_pending: int = u64()
+    """Set when there is something to forget before the guest goes on."""
+    written_code: int = u64()
+    """Host address of what ``unicorn.translate`` knows of it."""
+    on_code: int = u64()
+    """``(block, frame)``, or 0: code was translated from a frame; non-zero if others may write to it unseen"""
+    write_clock: int = u64()
+    """Host address of a word that changes whenever others have written unseen, or 0."""
+    translation_began: int = u64()
+    """What it was when the translation began that ``on_code`` is asked about."""
     translate: int = u64()
     """``(block, address, access)``: the host address of what the guest's kernel sees at a linear address, or 0.
     With 4 in ``access``: what its programs see."""

@@ -5,15 +5,17 @@ Events arrive in a thread of their own; the machine's lock makes them and the to
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from euxen.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE
 from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.evtchn import Evtchn
 from euxen.dom0.xenstore import Connection, XenStore, XenStoreRing
 from euxen.dom0.xenstore_client import XenStoreClient
-from euxen.hypervisor.errors import XenError
-from euxen.hypervisor.foreign import ForeignPage
+from euxen.hypervisor.errors import GrantError, XenError
+from euxen.hypervisor.granted import GrantedPages
 from euxen.hypervisor.hypervisor import Control
 
 
@@ -24,7 +26,7 @@ class _Xenstored:
     control: Control
     events: Evtchn
     rings: dict[int, XenStoreRing] = field(default_factory=dict)
-    pages: dict[int, ForeignPage] = field(default_factory=dict)
+    pages: dict[int, GrantedPages] = field(default_factory=dict)
     ports: dict[int, int] = field(default_factory=dict)
     store: XenStore | None = None
 
@@ -33,22 +35,24 @@ class _Xenstored:
         domid = connection.identity.domid
         assert self.store is not None
         try:
-            page = self.control.hold_foreign(domid, gfn)
+            page = self.control.map_grants(domid, [GNTTAB_RESERVED_XENSTORE])
             try:
                 local = self.events.bind_interdomain(domid, port, lambda: self._serve(domid))
             except XenError:
-                page.release()
+                page.unmap()
                 raise
         except XenError as error:
             raise OSError(error.errno, str(error)) from error
+        except GrantError as error:
+            raise OSError(errno.EINVAL, str(error)) from error
         self.pages[domid], self.ports[domid] = page, local
-        self.rings[domid] = XenStoreRing(self.store, connection, page.memory, lambda: self.events.notify(local))
+        self.rings[domid] = XenStoreRing(self.store, connection, page.pages[0], lambda: self.events.notify(local))
 
     def release(self, domid: int) -> None:
         """Let go of a guest's ring."""
         self.events.unbind(self.ports.pop(domid))
         self.rings.pop(domid).close()
-        self.pages.pop(domid).release()
+        self.pages.pop(domid).unmap()
 
     def _serve(self, domid: int) -> bool:
         ring = self.rings.get(domid)
@@ -76,24 +80,26 @@ class Services:
         self.xenstore = XenStoreClient(self.store, self._xenstored.flush, control.lock)
         """For tools in Domain 0."""
         self.consoles: dict[int, ConsoleRing] = {}
-        self._console_pages: dict[int, ForeignPage] = {}
+        self._console_pages: dict[int, GrantedPages] = {}
         self._console_ports: dict[int, int] = {}
         self.xenstore.write("/tool/xenstored", "")
 
-    def attach_console(self, domid: int, frame: int, port: int, wake: Callable[[], None]) -> ConsoleRing:
-        """Serve a guest's console ring. Raises XenError.
+    def attach_console(self, domid: int, port: int, wake: Callable[[], None]) -> ConsoleRing:
+        """Serve a guest's console ring, which it lends by the reference that is reserved for it.
+
+        Raises XenError or GrantError.
 
         ``wake`` is called, in any thread, when there may be something to ``receive``. What is not received stays in
         the ring, and the guest waits: nothing grows here however much it writes.
         """
         with self.control.lock:
-            page = self._console_pages[domid] = self.control.hold_foreign(domid, frame)
+            page = self._console_pages[domid] = self.control.map_grants(domid, [GNTTAB_RESERVED_CONSOLE])
             try:
                 local = self._console_ports[domid] = self.events.bind_interdomain(domid, port, wake)
             except XenError:
-                self._console_pages.pop(domid).release()
+                self._console_pages.pop(domid).unmap()
                 raise
-            ring = ConsoleRing(page.memory, lambda: self.events.notify(local))
+            ring = ConsoleRing(page.pages[0], lambda: self.events.notify(local))
             self.consoles[domid] = ring
             return ring
 
@@ -102,7 +108,7 @@ class Services:
         with self.control.lock:
             if self.consoles.pop(domid, None) is not None:
                 self.events.unbind(self._console_ports.pop(domid))
-                self._console_pages.pop(domid).release()
+                self._console_pages.pop(domid).unmap()
 
     def domain_gone(self, domid: int) -> None:
         """xenstored lets go of a guest's ring and its connection."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from euxen.abi.grant_table import GNTMAP_device_map, GNTMAP_host_map, GNTMAP_readonly
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.machine import Machine
 from euxen.hypervisor.mm import page as pg
@@ -39,6 +40,7 @@ class _Audit:
     def __init__(self, machine: Machine, domains: list[Domain]) -> None:
         self._machine = machine
         self._domains = {domain.record.address: domain for domain in domains}
+        self._granters = {domain.domid: domain for domain in domains}
         self._words = machine.frame_table.words()
         self._top = machine.record["heap_top"]
         self._references: Counter[int] = Counter()
@@ -105,6 +107,14 @@ class _Audit:
         """What a domain's vCPUs and Domain 0 hold."""
         for frame in domain.held_frames():
             self._refer(frame, WRITABLE)
+        for domid, ref, flags in domain.grant_table.mappings():
+            frame = self._granters[domid].grant_table.active_frame(ref)
+            kind = None if flags & GNTMAP_readonly else WRITABLE
+            # Others have an entry in a page table for it, which was counted with all others.
+            if flags & GNTMAP_host_map and domain.record["is_external"]:
+                self._refer(frame, kind)
+            if flags & GNTMAP_device_map:
+                self._refer(frame, kind)
         for vcpu in domain.vcpus:
             for field in ("guest_table", "guest_table_user"):
                 if vcpu.record[field]:

@@ -71,6 +71,8 @@ def _sentence(registers: Registers, reason: int, detail: int) -> str:
         return f"The guest's stack can't be read for its iret hypercall {where}, rsp {registers[4]:#x}."
     if reason == traps.CRASH_NO_USER_TABLE:
         return f"The guest wants to go to user mode without a user page table {where}."
+    if reason == traps.CRASH_GRANTER_GONE:
+        return f"The guest unmaps a grant of a domain that is gone, which it had unmapped by other means {where}."
     return f"The guest was crashed {where}."
 
 

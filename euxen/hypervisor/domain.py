@@ -6,17 +6,20 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from euxen.abi.errno import XEN_ENOMEM
 from euxen.abi.sched import SHUTDOWN_crash
 from euxen.abi.xen import SharedInfo
 from euxen.cpu import cpuid
 from euxen.cpu.cpuid import Leaf
 from euxen.cpu.native.memory import Memory, Record
+from euxen.hypervisor import domain_list
+from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.event_channels import EventChannels
-from euxen.hypervisor.grant_table import GrantTable
+from euxen.hypervisor.grant_table import DEFAULT_GRANT_LIMITS, GrantLimits, GrantTable
 from euxen.hypervisor.machine import PAGE_SIZE, Machine, OutOfMemory
-from euxen.hypervisor.mm import heap, teardown
+from euxen.hypervisor.mm import heap, outside_writes, teardown
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.records import DomainRecord, PageInfo, VcpuRecord
+from euxen.hypervisor.records import DomainRecord, DOMDYING_dead, DOMDYING_dying, MachineRecord, VcpuRecord
 from euxen.hypervisor.vcpu import Vcpu
 from euxen.hypervisor.watchdog import Watchdogs
 
@@ -40,14 +43,15 @@ class Domain:
         max_vcpus: int = 1,
         max_evtchn_port: int = DEFAULT_MAX_EVTCHN_PORT,
         privileged: bool = False,
+        grant_limits: GrantLimits = DEFAULT_GRANT_LIMITS,
     ) -> None:
+        """Raises XenError, with nothing left behind."""
         self.machine = machine
         self.domid = domid
         self.handle = uuid.UUID(int=0)
         self.record = Record(DomainRecord)
         self.max_vcpus = max_vcpus
         self._vcpu_records = Memory(VcpuRecord.size * max_vcpus)
-        self.grant_table = GrantTable(self)
         self.engine: Engine | None = None
         self.cpuid: list[Leaf] = []
         self.shutdown_code: int | None = None
@@ -70,12 +74,18 @@ class Domain:
         record["vcpus"], record["max_vcpus"] = self._vcpu_records.address, max_vcpus
         record["max_pages"] = max_pages
         self.event_channels = EventChannels(self, max_evtchn_port)
-        self.shared_info_frame = self.share_page()
+        self.grant_table = GrantTable(self, grant_limits)
+        try:
+            self.shared_info_frame = self.share_page()
+        except OutOfMemory:
+            self.grant_table.destroy()
+            raise XenError(XEN_ENOMEM) from None
         record["shared_info_frame"] = self.shared_info_frame
         record["shared_info"] = machine.ram_address + self.shared_info_frame * PAGE_SIZE
         self.shared_info = machine.frame(self.shared_info_frame)
         self.vcpus = [Vcpu(self, number, self._vcpu_records) for number in range(max_vcpus)]
         self.update_wall_clock()
+        domain_list.enlist(machine.record.address, record.address)
 
     def __repr__(self) -> str:
         return f"d{self.domid}"
@@ -88,11 +98,7 @@ class Domain:
     def share_page(self) -> int:
         """A frame of Xen's that the guest may map writable (share_xen_page_with_guest)."""
         frame = self.machine.alloc_xen_frame()
-        words = self.machine.frame_table.words()
-        base = frame * (PageInfo.size // 8)
-        words[base] = (pg.PGC_xen_heap | pg.PGC_allocated | 1) & (1 << 64) - 1
-        words[base + 1] = (pg.PGT_writable_page | pg.PGT_validated | 1) & (1 << 64) - 1
-        words[base + 2] = self.record.address
+        pg.share_xen_page_with_guest(self.record.address, frame)
         return frame
 
     def allocate(self, count: int = 1) -> list[int]:
@@ -131,6 +137,8 @@ class Domain:
     def attach(self, engine: Engine) -> None:
         """Let an engine run this domain's vCPUs."""
         self.engine = engine
+        engine.block["on_code"] = outside_writes.on_code.address
+        engine.block["write_clock"] = self.machine.record.address + MachineRecord.write_clock
         self.record["block"] = engine.block.address
 
     def set_cpuid(self, policy: list[Leaf]) -> None:
@@ -173,23 +181,33 @@ class Domain:
         self.shutdown_code = SHUTDOWN_crash
         self.on_exit()
 
-    def destroy(self) -> None:
-        """Give back all that the domain holds (domain_kill)."""
-        self.record["is_dying"] = 1
+    def kill(self) -> None:
+        """Give up all that the domain holds (domain_kill). What others have mapped of it stays until they let go."""
+        machine, domain = self.machine.record.address, self.record.address
+        if self.record["is_dying"]:
+            return
+        self.record["is_dying"] = DOMDYING_dying
         # First: after it nobody sends to this domain, and all that makes an event pending can go.
         self.event_channels.destroy()
         for vcpu in self.vcpus:
             vcpu.release()
-        self._relinquish_memory()
+        self.grant_table.release_mappings()
+        teardown.relinquish(machine, domain)
         if self.engine is not None:
-            self.record["block"] = 0
+            outside_writes.detach(domain)
             self.engine.close()
             self.engine = None
-        self.grant_table.release()
-        heap.free_frame(self.machine.record.address, self.shared_info_frame)
-        self.machine.return_free_memory()
+        self.record["is_dying"] = DOMDYING_dead
 
-    def _relinquish_memory(self) -> None:
-        """Unpin every page table, then drop the reference by which the domain holds each page."""
-        machine, domain = self.machine.record.address, self.record.address
-        teardown.relinquish(machine, domain)
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was killed and nobody has any of its pages."""
+        return bool(domain_list.is_gone(self.record.address))
+
+    def complete_destroy(self) -> None:
+        """Once it is gone: give its name and Xen's own pages for it back (complete_domain_destroy)."""
+        machine = self.machine.record.address
+        domain_list.retire(machine, self.record.address)
+        self.grant_table.destroy()
+        heap.free_frame(machine, self.shared_info_frame)
+        self.machine.return_free_memory()

@@ -1,47 +1,115 @@
-"""Grant tables: the frames in which a domain says what of its memory others may use. Source: xen/common/grant_table.c.
+"""The grant table of one domain: making it, asking about it, and its end. Source: xen/common/grant_table.c.
 
-This is the table itself, with entries of version 1, as of a Xen with gnttab=max-ver:1. Nobody looks into it yet but
-Domain 0's tools: nothing is mapped, copied or transferred by it.
+What is done with it is native, in the package ``grants``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from euxen.abi.grant_table import GNTST_general_error
-from euxen.hypervisor.errors import GrantError
-from euxen.hypervisor.machine import OutOfMemory
-from euxen.hypervisor.mm import heap
+from euxen.abi.errno import XEN_EINVAL, XEN_ENOMEM
+from euxen.abi.grant_table import GNTST_okay
+from euxen.cpu.native.memory import Memory, Record
+from euxen.hypervisor.errors import GrantError, XenError
+from euxen.hypervisor.grants import tables, unmapping
+from euxen.hypervisor.grants.records import (
+    INITIAL_NR_GRANT_FRAMES,
+    MAPTRACK_PER_PAGE,
+    V1_PER_PAGE,
+    ActiveEntry,
+    GrantMapping,
+    GrantTableRecord,
+)
 
 if TYPE_CHECKING:
     from euxen.hypervisor.domain import Domain
 
-MAX_FRAMES = 64
+MAX_GRANT_FRAMES = 64
 """opt_max_grant_frames."""
-INITIAL_FRAMES = 1
-VERSION = 1
+MAX_MAPTRACK_FRAMES = 1024
+"""opt_max_maptrack_frames."""
+MAX_VERSION = 2
+"""opt_gnttab_max_version."""
+
+
+@dataclass(frozen=True)
+class GrantLimits:
+    """How much a domain may lend and borrow: XEN_DOMCTL_createdomain."""
+
+    max_grant_frames: int = MAX_GRANT_FRAMES
+    max_maptrack_frames: int = MAX_MAPTRACK_FRAMES
+    max_version: int = MAX_VERSION
+
+
+DEFAULT_GRANT_LIMITS = GrantLimits()
 
 
 class GrantTable:
-    """The grant table of one domain. Its frames are Xen's, and the domain may map them writable."""
+    """A table, and what its domain has mapped by those of others. Its frames are Xen's; the guest may map them."""
 
-    def __init__(self, domain: Domain) -> None:
-        self._domain = domain
-        self.frames: list[int] = []
-        """Their machine frame numbers."""
-
-    def grow(self, frames: int = INITIAL_FRAMES) -> None:
-        """Make the table at least so long (gnttab_grow_table). Raises GrantError."""
-        if frames > MAX_FRAMES:
-            raise GrantError(GNTST_general_error)
+    def __init__(self, domain: Domain, limits: GrantLimits) -> None:
+        """Make the table, of INITIAL_NR_GRANT_FRAMES (grant_table_init). Raises XenError."""
+        max_grant_frames, max_maptrack_frames = limits.max_grant_frames, limits.max_maptrack_frames
+        max_version = limits.max_version
+        if not 1 <= max_version <= MAX_VERSION or max_grant_frames < INITIAL_NR_GRANT_FRAMES:
+            raise XenError(XEN_EINVAL)
+        self._machine = domain.machine
+        record = self.record = Record(GrantTableRecord)
+        record["domain"], record["version"], record["max_version"] = domain.record.address, 1, max_version
+        record["max_grant_frames"], record["max_maptrack_frames"] = max_grant_frames, max_maptrack_frames
         try:
-            while len(self.frames) < max(frames, INITIAL_FRAMES):
-                self.frames.append(self._domain.share_page())
-        except OutOfMemory:
-            raise GrantError(GNTST_general_error) from None
+            self._frames = Memory(8 * max_grant_frames)
+            self._status_frames = Memory(8 * tables.grant_to_status_frames(max_grant_frames))
+            self._active = Memory(max_grant_frames * V1_PER_PAGE * ActiveEntry.size)
+            self._maptrack = Memory(max_maptrack_frames * MAPTRACK_PER_PAGE * GrantMapping.size)
+        except (OSError, OverflowError) as error:
+            raise XenError(XEN_ENOMEM) from error
+        record["shared"], record["status"] = self._frames.address, self._status_frames.address
+        record["active"], record["maptrack"] = self._active.address, self._maptrack.address
+        if tables.grow_table(record.address, INITIAL_NR_GRANT_FRAMES) != GNTST_okay:
+            raise XenError(XEN_ENOMEM)
+        domain.record["grant_table"] = record.address
 
-    def release(self) -> None:
-        """Give the frames back. Nobody may refer to them any more."""
-        for frame in self.frames:
-            heap.free_frame(self._domain.machine.record.address, frame)
-        self.frames.clear()
+    @property
+    def frames(self) -> list[int]:
+        """The machine frames of the shared table."""
+        return list(self._frames.words()[: self.record["nr_grant_frames"]])
+
+    @property
+    def status_frames(self) -> list[int]:
+        """The machine frames of the status words of a table of version 2."""
+        return list(self._status_frames.words()[: self.record["nr_status_frames"]])
+
+    def grow(self, frames: int) -> None:
+        """Make the table at least so long (gnttab_grow_table). Raises GrantError."""
+        status = tables.grow_table(self.record.address, frames)
+        if status != GNTST_okay:
+            raise GrantError(status)
+
+    def pins(self) -> dict[int, int]:
+        """The grants in use, and how: GNTPIN_* counters by their references."""
+        entries = self.record["nr_grant_frames"] * V1_PER_PAGE
+        words, stride = self._active.words(), ActiveEntry.size // 8
+        return {ref: int(words[ref * stride]) for ref in range(entries) if words[ref * stride]}
+
+    def mappings(self) -> Iterator[tuple[int, int, int]]:
+        """What the domain has mapped: whose, by which reference, and GNTMAP_* flags."""
+        words, stride = self._maptrack.words(), GrantMapping.size // 8
+        for at in range(0, self.record["maptrack_limit"] * stride, stride):
+            ref, flags, domid, _ = words[at : at + stride]
+            if flags:
+                yield domid, ref, flags
+
+    def active_frame(self, ref: int) -> int:
+        """The machine frame of a grant in use."""
+        return int(self._active.words()[(ref * ActiveEntry.size + ActiveEntry.mfn) // 8])
+
+    def release_mappings(self) -> None:
+        """Give up all that the domain has mapped, for it dies."""
+        unmapping.release_mappings(self.record["domain"])
+
+    def destroy(self) -> None:
+        """Give the frames back. Nobody refers to them any more."""
+        tables.free_frames(self.record.address)

@@ -7,7 +7,7 @@ for others. Every request is made in the name of a domain, and refused to one wi
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from euxen.abi.arch_x86_xen import VcpuGuestContext
 from euxen.abi.errno import XEN_EINVAL, XEN_ENOMEM, XEN_ESRCH
@@ -20,15 +20,18 @@ from euxen.abi.event_channel import (
     EvtchnClose,
     EvtchnSend,
 )
+from euxen.abi.grant_table import GnttabCopy
 from euxen.abi.xen import NR_VIRQS, VIRQ_DOM_EXC
 from euxen.cpu.engine import Engine
 from euxen.cpu.native.memory import Memory
 from euxen.cpu.policy import Tsc, default_policy
 from euxen.hypervisor import hypercall_page, sched, xsm
 from euxen.hypervisor.domain import DEFAULT_MAX_EVTCHN_PORT, Domain
-from euxen.hypervisor.errors import GrantError, XenError
+from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.event_channel import send_guest_global_virq, virq_is_global
 from euxen.hypervisor.foreign import ForeignPage
+from euxen.hypervisor.grant_table import DEFAULT_GRANT_LIMITS, GrantLimits
+from euxen.hypervisor.granted import GrantedPages, grant_copy
 from euxen.hypervisor.machine import PAGE_SIZE, Machine
 from euxen.hypervisor.mm import mmu, populate
 from euxen.hypervisor.mm import page as pg
@@ -46,17 +49,52 @@ class Hypervisor:
         self.machine = machine
         self.make_engine = make_engine
         self.domains: dict[int, Domain] = {}
+        self._dying: list[Domain] = []
         self._global_virq_handlers: dict[int, Domain] = {}
         """Who gets a global virtual interrupt, where it is not Domain 0."""
         self.domain0 = self._new_domain(DOM0_MAX_PAGES, 1, EVTCHN_FIFO_NR_CHANNELS - 1, privileged=True)
+        self.domain0.record["is_external"] = 1
 
-    def _new_domain(self, max_pages: int, max_vcpus: int, max_evtchn_port: int, privileged: bool = False) -> Domain:
+    def _new_domain(
+        self,
+        max_pages: int,
+        max_vcpus: int,
+        max_evtchn_port: int,
+        privileged: bool = False,
+        grant_limits: GrantLimits = DEFAULT_GRANT_LIMITS,
+    ) -> Domain:
         domid = self.machine.allocate_domid()
-        domain = Domain(self.machine, domid, max_pages, max_vcpus, max_evtchn_port, privileged)
-        domain.event_channels.domain_at = self.domains.get
+        domain = Domain(self.machine, domid, max_pages, max_vcpus, max_evtchn_port, privileged, grant_limits)
+        domain.event_channels.domain_at = self.find
         domain.on_exit = lambda: self.send_global_virq(VIRQ_DOM_EXC)
         self.domains[domain.domid] = domain
         return domain
+
+    def find(self, domid: int) -> Domain | None:
+        """A domain by its number. One that was killed is there for as long as others have pages of it."""
+        self.reap()
+        return self.domains.get(domid)
+
+    def kill(self, domain: Domain) -> None:
+        """Destroy a domain."""
+        with self.machine.lock:
+            if domain not in self._dying:
+                self._forget_virqs(domain)
+                domain.kill()
+                self._dying.append(domain)
+        self.send_global_virq(VIRQ_DOM_EXC)
+        self.reap()
+
+    def reap(self) -> None:
+        """Forget the domains that are gone."""
+        if not self._dying:
+            return
+        with self.machine.lock:
+            for domain in [domain for domain in self._dying if domain.is_gone]:
+                self._dying.remove(domain)
+                del self.domains[domain.domid]
+                domain.complete_destroy()
+                self.send_global_virq(VIRQ_DOM_EXC)
 
     def send_global_virq(self, virq: int) -> None:
         """Raise a global virtual interrupt in the domain that handles it."""
@@ -69,12 +107,10 @@ class Hypervisor:
             raise XenError(XEN_EINVAL)
         self._global_virq_handlers[virq] = domain
 
-    def remove(self, domain: Domain) -> None:
-        """Forget a domain that was destroyed."""
+    def _forget_virqs(self, domain: Domain) -> None:
+        """A domain that dies handles no global virtual interrupt any more."""
         for virq in [virq for virq, handler in self._global_virq_handlers.items() if handler is domain]:
             del self._global_virq_handlers[virq]
-        del self.domains[domain.domid]
-        self.send_global_virq(VIRQ_DOM_EXC)
 
     def control(self, caller: Domain) -> Control:
         """The control interface, for requests in the name of ``caller``."""
@@ -95,19 +131,25 @@ class Control:
 
     def domain(self, domid: int) -> Domain:
         """A domain that the caller may manage."""
-        domain = self._hypervisor.domains.get(domid)
+        domain = self._hypervisor.find(domid)
         if domain is None:
             raise XenError(XEN_ESRCH)
         if domain is not self.caller:
             xsm.domctl(self.caller, domain)
         return domain
 
-    def create_domain(self, max_pages: int, max_vcpus: int = 1, max_evtchn_port: int = DEFAULT_MAX_EVTCHN_PORT) -> int:
+    def create_domain(
+        self,
+        max_pages: int,
+        max_vcpus: int = 1,
+        max_evtchn_port: int = DEFAULT_MAX_EVTCHN_PORT,
+        grant_limits: GrantLimits = DEFAULT_GRANT_LIMITS,
+    ) -> int:
         """XEN_DOMCTL_createdomain: a PV domain without memory; returns its domid."""
         xsm.domctl(self.caller)
         hypervisor = self._hypervisor
         machine = hypervisor.machine
-        domain = hypervisor._new_domain(max_pages, max_vcpus, max_evtchn_port)
+        domain = hypervisor._new_domain(max_pages, max_vcpus, max_evtchn_port, grant_limits=grant_limits)
         engine = hypervisor.make_engine(machine.ram_address, machine.frames)
         domain.attach(engine)
         shift, multiplier = time_scale(machine.tsc_khz)
@@ -120,9 +162,7 @@ class Control:
 
     def destroy_domain(self, domid: int) -> None:
         """XEN_DOMCTL_destroydomain."""
-        domain = self.domain(domid)
-        domain.destroy()
-        self._hypervisor.remove(domain)
+        self._hypervisor.kill(self.domain(domid))
 
     def populate_physmap(self, domid: int, first_pfn: int, count: int) -> memoryview:
         """XENMEM_populate_physmap: memory at ``count`` pfns; returns the frames' numbers. All or an error."""
@@ -175,12 +215,15 @@ class Control:
 
     def grant_table(self, domid: int) -> memoryview:
         """The first frame of a domain's grant table, mapped (XENMEM_acquire_resource)."""
-        table = self.domain(domid).grant_table
-        try:
-            table.grow()
-        except GrantError as error:
-            raise XenError(XEN_ENOMEM) from error
-        return self._hypervisor.machine.frame(table.frames[0])
+        return self._hypervisor.machine.frame(self.domain(domid).grant_table.frames[0])
+
+    def map_grants(self, domid: int, refs: Sequence[int], writable: bool = True) -> GrantedPages:
+        """GNTTABOP_map_grant_ref: map frames that a domain lends to the caller. All, or GrantError is raised."""
+        return GrantedPages(self.caller, domid, refs, writable)
+
+    def grant_copy(self, operations: Sequence[GnttabCopy]) -> None:
+        """GNTTABOP_copy: what became of each is in its ``status``."""
+        grant_copy(self.caller, operations)
 
     # Event channels.
 

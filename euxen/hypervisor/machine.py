@@ -45,6 +45,8 @@ class Machine:
         self.frame_table = Memory(self.frames * PageInfo.size)
         self._heap = Memory(-(-self.frames // 64) * 8)
         self._xen_slots = Memory((LAST_XEN_SLOT - FIRST_XEN_SLOT + 1) * 8)
+        self._domain_list = Memory(DOMID_FIRST_RESERVED * 8)
+        self._write_windows = Memory(self.frames * 8)
         self.record = Record(MachineRecord)
         self.clock = HostClock()
         self.tsc_khz = tsc_khz
@@ -72,6 +74,8 @@ class Machine:
         record["frame_table"] = self.frame_table.address
         record["heap"], record["heap_words"] = self._heap.address, self._heap.size // 8
         record["xen_slots"] = self._xen_slots.address
+        record["domain_list"] = self._domain_list.address
+        record["write_windows"] = self._write_windows.address
         record["tsc_mul"] = (self.tsc_khz << 32) // 1_000_000
         self.clock.install(record)
 
@@ -140,8 +144,10 @@ class Machine:
         return number
 
     def allocate_domid(self) -> int:
-        """The next domid that was not used before."""
+        """The next domid that nobody has, and that was not used before if there is one."""
         domid = self.next_domid
+        while self._domain_list.words()[domid]:
+            domid = (domid + 1) % DOMID_FIRST_RESERVED
         self.next_domid = (domid + 1) % DOMID_FIRST_RESERVED
         return domid
 

@@ -40,6 +40,10 @@ class MachineRecord(Structure):
     clock: int = u64()  # function: (machine) -> ns of system time
     clock_start: int = u64()  # the host's clock when the machine was made
     tsc_mul: int = u64()  # TSC ticks = ns * tsc_mul >> 32
+    domain_list: int = u64()  # a DomainRecord for each domid, 0 for none
+    domain_list_lock: int = u64()
+    write_windows: int = u64()  # a word per frame, and
+    write_clock: int = u64()  # how many windows were closed: see mm/outside_writes.py
 
 
 class DomainRecord(Structure):
@@ -50,9 +54,14 @@ class DomainRecord(Structure):
     block: int = u64()  # CpuBlock of the engine that runs this domain
     shared_info: int = u64()
     shared_info_frame: int = u64()  # machine frame number
+    block_lock: int = u64()  # held by other threads than the engine's while they use its block
     tot_pages: int = u64()
     max_pages: int = u64()
-    is_dying: int = u64()
+    xenheap_pages: int = u64()  # Xen's own that it has a share in, while anybody refers to them
+    is_dying: int = u64()  # DOMDYING_*
+    refcnt: int = u64()  # who uses the domain for a moment; see domain_list.py
+    grant_table: int = u64()  # GrantTableRecord
+    is_external: int = u64()  # its mappings are not in page tables that Xen checks: the built-in Domain 0's
     is_privileged: int = u64()
     vm_assist: int = u64()
     vcpus: int = u64()  # VcpuRecord[max_vcpus], each of VCPU_STRIDE bytes
@@ -67,6 +76,9 @@ class DomainRecord(Structure):
     watchdog_deadline: int = u64()  # ns: when the first of the watchdogs fires, 0 for never
     cmos_index: int = u64()  # what the guest wrote to port 0x70: arch.cmos_idx
     pci_address: int = u64()  # and to port 0xcf8: arch.pci_cf8
+
+
+DOMDYING_alive, DOMDYING_dying, DOMDYING_dead = range(3)
 
 
 class SleeperRecord(Structure):

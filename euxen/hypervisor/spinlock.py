@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from euxen.cpu.native.language import cas64, load64, native, store64, ult
+from euxen.cpu.native.language import cas64, cpu_relax, load64, native, store64, ult
 
 
 @native
@@ -17,7 +17,7 @@ def lock(address: int) -> int:
     while cas64(address, 0, 1) != 0:
         # Only look until it is free: whoever has it needs its cache line.
         while load64(address):
-            pass
+            cpu_relax()
     return 0
 
 

@@ -41,6 +41,7 @@ CRASH_BAD_STACK = 2
 CRASH_BAD_IRET = 3
 CRASH_NO_USER_TABLE = 4
 CRASH_BAD_CALLBACK = 5
+CRASH_GRANTER_GONE = 6
 
 DETAIL_EXCEPTION = 1 << 40
 """In CpuBlock.exit_detail with CRASH_NO_HANDLER: it was an exception, whose vector and error code are below."""
@@ -194,6 +195,8 @@ def page_fault(block: int, address: int, error_code: int) -> int:
 @native
 def finish(block: int) -> int:
     """Before the guest goes on: forget translations that must not be used, deliver what is pending."""
+    if load64(block + CpuBlock.code_pending):
+        call1(load64(block + CpuBlock.forget_written_code), block)
     if load64(block + CpuBlock.flush_pending):
         call1(load64(block + CpuBlock.flush_tlb), block)
     return deliver_events(block)

@@ -13,8 +13,11 @@ from uuid import UUID, uuid4
 from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.xenstore_client import XenStoreRefused
 from euxen.hypervisor.domain import Domain
+from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.grant_table import DEFAULT_GRANT_LIMITS, GrantLimits
 from euxen.toolstack.builder.pv import PvBuilder, Rings
 from euxen.toolstack.config.model import DomainConfig
+from euxen.toolstack.errors import UserError
 from euxen.toolstack.files import read_file
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
 from euxen.toolstack.machine import Host
@@ -36,6 +39,7 @@ class Request:
     uuid: UUID
     max_memory: int = 0
     """What it can ever have, in bytes; 0 is what it has."""
+    grant_limits: GrantLimits = DEFAULT_GRANT_LIMITS
 
     @property
     def most_memory(self) -> int:
@@ -44,7 +48,7 @@ class Request:
 
 
 def request_for(config: DomainConfig) -> Request:
-    """Read what a PV domain is made of. Raises UserError for files that cannot be used."""
+    """Read what a PV domain is made of. Raises UserError for files and limits that cannot be used."""
     assert config.kernel is not None  # there are no boot loaders
     image = read_kernel(config.kernel)
     image.layout(config.type)  # says why, where the kernel cannot be such a guest
@@ -53,7 +57,24 @@ def request_for(config: DomainConfig) -> Request:
         too_large = f"more than the domain's memory, {config.memory} MiB; give it more"
         ramdisk = read_file(config.ramdisk, "a RAM disk", memory, too_large)
     uuid = config.uuid or uuid4()
-    return Request(config.name, image, ramdisk, config.cmdline, memory, uuid, config.maxmem << 20)
+    limits = grant_limits(config)
+    return Request(config.name, image, ramdisk, config.cmdline, memory, uuid, config.maxmem << 20, limits)
+
+
+def grant_limits(config: DomainConfig) -> GrantLimits:
+    """How much the domain may lend and borrow. Raises UserError for what Xen refuses."""
+    default = DEFAULT_GRANT_LIMITS
+    frames, tracked, version = config.max_grant_frames, config.max_maptrack_frames, config.max_grant_version
+    limits = GrantLimits(
+        default.max_grant_frames if frames is None else frames,
+        default.max_maptrack_frames if tracked is None else tracked,
+        default.max_version if version is None else version,
+    )
+    if not 1 <= limits.max_version <= default.max_version:
+        raise UserError(f"max_grant_version={version} is no version of grant tables; it has to be 1 or 2.")
+    if limits.max_grant_frames < 1:
+        raise UserError("A grant table has at least one frame: max_grant_frames=0 is too few.")
+    return limits
 
 
 @dataclass(frozen=True)
@@ -71,7 +92,10 @@ def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDom
     """
     control = host.control
     pages, max_pages = request.memory >> PAGE_SHIFT, request.most_memory >> PAGE_SHIFT
-    domid = control.create_domain(max_pages)
+    try:
+        domid = control.create_domain(max_pages, grant_limits=request.grant_limits)
+    except XenError as error:
+        raise UserError(f"Xen cannot make the domain ({error}); ask for less memory or smaller tables.") from error
     try:
         domain = control.domain(domid)
         domain.handle = request.uuid
@@ -80,7 +104,7 @@ def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDom
         built = builder.build(request.ramdisk, request.command_line, rings)
         _write_nodes(host, domid, request, built.console_frame, built.xenstore_frame, rings)
         host.services.xenstore.introduce(domid, built.xenstore_frame, rings.xenstore_port)
-        console = host.services.attach_console(domid, built.console_frame, rings.console_port, wake)
+        console = host.services.attach_console(domid, rings.console_port, wake)
     except BaseException:
         destroy(host, domid)
         raise

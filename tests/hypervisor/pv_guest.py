@@ -24,6 +24,7 @@ from euxen.abi.arch_x86_xen import (
 from euxen.abi.sched import SCHEDOP_shutdown
 from euxen.abi.xen import HYPERVISOR_iret, HYPERVISOR_sched_op
 from euxen.cpu.unicorn.engine import UnicornEngine
+from euxen.hypervisor.grant_table import DEFAULT_GRANT_LIMITS, GrantLimits
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import PAGE_SIZE, Machine
 from euxen.hypervisor.pcpu import Pcpu
@@ -91,12 +92,22 @@ class Result:
 class PvGuest:
     """A domain with one vCPU. The native library has to be loaded."""
 
-    def __init__(self, handlers: bool = True, user_mode: bool = False) -> None:
-        """``handlers``: the guest has a handler for each exception. ``user_mode``: the code is a program's."""
-        self.machine = Machine(MEMORY)
-        self.hypervisor = Hypervisor(self.machine, UnicornEngine)
+    def __init__(
+        self,
+        handlers: bool = True,
+        user_mode: bool = False,
+        hypervisor: Hypervisor | None = None,
+        max_pages: int = PAGES,
+        grant_limits: GrantLimits = DEFAULT_GRANT_LIMITS,
+    ) -> None:
+        """``handlers``: the guest has a handler for each exception. ``user_mode``: the code is a program's.
+
+        ``hypervisor``: it is not alone on its machine.
+        """
+        self.hypervisor = hypervisor or Hypervisor(Machine(MEMORY), UnicornEngine)
+        self.machine = self.hypervisor.machine
         self.control = self.hypervisor.control(self.hypervisor.domain0)
-        self.domid = self.control.create_domain(PAGES)
+        self.domid = self.control.create_domain(max_pages, grant_limits=grant_limits)
         self.domain = self.control.domain(self.domid)
         self.frames = list(self.control.populate_physmap(self.domid, 0, PAGES))
         self.root, self.spare_root = self.frames[:2]

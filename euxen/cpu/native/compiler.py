@@ -99,6 +99,13 @@ def _float(operation: str, kind: Any, bits: Any) -> Lowering:
     return lower
 
 
+def _cpu_relax(b: Any) -> Any:
+    kind = ir.FunctionType(ir.VoidType(), [])
+    function = b.module.globals.get("llvm.x86.sse2.pause") or ir.Function(b.module, kind, "llvm.x86.sse2.pause")
+    b.call(function, [])
+    return I64(0)
+
+
 def _monotonic(b: Any) -> Any:
     kind = ir.FunctionType(I32, [I32, I64.as_pointer()])
     function = b.module.globals.get("clock_gettime") or ir.Function(b.module, kind, "clock_gettime")
@@ -148,6 +155,7 @@ LOWERINGS: dict[str, Lowering] = {
     "popcount": lambda b, x: b.ctpop(x),
     "slots": _slots,
     "monotonic": _monotonic,
+    "cpu_relax": _cpu_relax,
     **{f"float64_{name}": _float(f"f{name}", ir.DoubleType(), I64) for name in ("add", "sub", "mul", "div")},
     **{f"float32_{name}": _float(f"f{name}", ir.FloatType(), I32) for name in ("add", "sub", "mul", "div")},
     "fill": _libc("memset", I32),

@@ -337,6 +337,15 @@ def copy(destination: int, source: int, size: int) -> None:
 
 
 @intrinsic
+def cpu_relax() -> int:
+    """Wait a little for another thread: in every loop that looks at memory until somebody changes it.
+
+    Without it the compiler would look once.
+    """
+    return 0
+
+
+@intrinsic
 def monotonic() -> int:
     """The host's CLOCK_MONOTONIC, in ns."""
     return 0

@@ -43,6 +43,7 @@ from euxen.cpu.unicorn.softmmu import (
     walk,
 )
 from euxen.cpu.unicorn.tlb import PAGE_MASK, entry_of, fill_entry
+from euxen.cpu.unicorn.translate import begin_translation
 
 LOW = 0xFFFF_FFFF
 
@@ -50,6 +51,7 @@ LOW = 0xFFFF_FFFF
 @native
 def translate_block(cpu: int, block: int, instructions: int) -> int:
     """``gen_intermediate_code``: with atomic instructions, except for one that is executed alone."""
+    begin_translation(load64(cpu + layout.CPU_OPAQUE))
     context = load64(load64(cpu + layout.CPU_UC) + layout.UC_TCG_CONTEXT)
     store32(context + layout.TCG_TB_CFLAGS, load32(context + layout.TCG_TB_CFLAGS) ^ layout.CF_PARALLEL)
     # CMPXCHG8B and CMPXCHG16B go by the block's own flags.

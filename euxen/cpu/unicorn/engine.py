@@ -102,6 +102,7 @@ class UnicornEngine:
         self._frame_uses = Memory(frames * tlb.FrameUse.size)
         self._table_uses = Memory(frames * tlb.TableUse.size)
         self._logs = Memory(2 * tlb.LOG_BYTES + jumps.LOG_BYTES)
+        self._written_code = Memory(translate.WrittenCode.size)
         self.block = Record(CpuBlock)
         self._uc = self._open(ram, frames)
         self._adopt(ram, frames)
@@ -136,6 +137,9 @@ class UnicornEngine:
         block["forget_frame"], block["entry_changed"] = tlb.forget_frame.address, tlb.entry_changed.address
         block["switch_root"], block["switch_user_root"] = tlb.switch_root.address, tlb.switch_user_root.address
         block["invalidate_code"] = translate.invalidate_code.address
+        block["code_written"] = translate.code_written.address
+        block["forget_written_code"] = translate.forget_written_code.address
+        block["written_code"] = self._written_code.address
         block["kick"] = traps.kick.address
         block["stop"] = traps.stop.address
         block["translate"] = softmmu.translate.address

@@ -23,6 +23,7 @@ from euxen.cpu.descriptor import (
 )
 from euxen.cpu.native.language import call4, load32, load64, native, store64
 from euxen.cpu.unicorn.softmmu import load_16, load_32, load_64, store_16, store_32, store_64
+from euxen.cpu.unicorn.translate import serialize
 from euxen.cpu.unicorn.traps import block_of, raise_trap
 
 # What iret may change in ring 3 with IOPL 0.
@@ -196,7 +197,8 @@ def iret(env: int, shift: int, _following: int, return_address: int) -> int:
     """``helper_iret_protected``."""
     if load64(env + state.EFLAGS) & state.NT:
         raise_trap(env, GP, 0, return_address)
-    return _far_return(env, shift & 3, 0, 1, return_address)
+    _far_return(env, shift & 3, 0, 1, return_address)
+    return serialize(env)
 
 
 @native

@@ -3,10 +3,17 @@
 The library calls a helper at the start of every block to ask whether it should stop. We emit that
 question as two instructions instead. And it loses track of pages that hold code when they can be
 written through another mapping: here a page is watched for as long as any code came from it.
+
+What the engine itself writes it sees. What others write to a page that holds code they tell, from any thread,
+and it goes into a list (``code_written``). A page to which others may write at any time goes into that list as
+soon as code is translated from it. The list is worked off where a CPU has to see what others have written:
+when the hypervisor has had control, and with the serializing instructions that are executed without it, CPUID
+and IRET.
 """
 
 from __future__ import annotations
 
+from euxen.abi.structure import Structure, array, u64
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import (
     call1,
@@ -14,11 +21,14 @@ from euxen.cpu.native.language import (
     call3,
     call4,
     call5,
+    cas64,
+    cpu_relax,
     fill,
     load8,
     load32,
     load64,
     native,
+    or8,
     slots,
     store8,
     store32,
@@ -26,6 +36,16 @@ from euxen.cpu.native.language import (
 )
 from euxen.cpu.unicorn import layout, tlb
 from euxen.cpu.unicorn.library import Functions
+
+LIST_ENTRIES = 255
+
+
+class WrittenCode(Structure):
+    """Frames that hold code and were written by others. A count above LIST_ENTRIES stands for all frames. Ours."""
+
+    lock: int = u64()
+    count: int = u64()
+    frames: int = array(u64(), LIST_ENTRIES)
 
 
 @native
@@ -67,7 +87,12 @@ def emit_exit(context: int, block_and: int, number: int) -> int:
 def protect_code(uc: int, address: int) -> int:
     """``tlb_protect_code``: the first code was translated from this page, so writes to it have to be seen."""
     block = _block_of_uc(uc)
-    store8(load64(block + CpuBlock.code_map) + (address >> 12), 1)
+    frame = address >> 12
+    # Locked: whoever writes afterwards knows that there is code, or is seen by on_code.
+    or8(load64(block + CpuBlock.code_map) + frame, 1)
+    on_code = load64(block + CpuBlock.on_code)
+    if on_code and call2(on_code, block, frame):
+        code_written(block, frame)
     return tlb.restrict_frame(block, address & ~0xFFF, layout.TLB_NOTDIRTY)
 
 
@@ -96,6 +121,57 @@ def nothing(_a: int, _b: int, _c: int) -> int:
 @native
 def step_over_syscall(_env: int) -> int:
     """``helper_rechecking_single_step``: after SYSCALL the flags are the hypervisor's, and a TF is for what follows."""
+    return 0
+
+
+@native
+def begin_translation(block: int) -> int:
+    """A block of code will be translated."""
+    clock = load64(block + CpuBlock.write_clock)
+    if clock:
+        store64(block + CpuBlock.translation_began, load64(clock))
+    return 0
+
+
+@native
+def code_written(block: int, frame: int) -> int:
+    """``CpuBlock.code_written``."""
+    written = load64(block + CpuBlock.written_code)
+    while cas64(written + WrittenCode.lock, 0, 1) != 0:
+        cpu_relax()
+    count = load64(written + WrittenCode.count)
+    if count < LIST_ENTRIES:
+        store64(written + WrittenCode.frames + count * 8, frame)
+    store64(written + WrittenCode.count, min(count, LIST_ENTRIES) + 1)
+    store64(block + CpuBlock.code_pending, 1)
+    store64(written + WrittenCode.lock, 0)
+    return 0
+
+
+@native
+def forget_written_code(block: int) -> int:
+    """``CpuBlock.forget_written_code``."""
+    written = load64(block + CpuBlock.written_code)
+    while cas64(written + WrittenCode.lock, 0, 1) != 0:
+        cpu_relax()
+    store64(block + CpuBlock.code_pending, 0)
+    count = load64(written + WrittenCode.count)
+    store64(written + WrittenCode.count, 0)
+    if count > LIST_ENTRIES:
+        invalidate_code(block, 0, load64(block + CpuBlock.frames) << 12)
+    else:
+        for i in range(count):
+            invalidate_code(block, load64(written + WrittenCode.frames + i * 8) << 12, 4096)
+    store64(written + WrittenCode.lock, 0)
+    return 0
+
+
+@native
+def serialize(env: int) -> int:
+    """After an instruction with which a CPU sees what others have written."""
+    block = load64(env - layout.ENV_TO_CPU + layout.CPU_OPAQUE)
+    if load64(block + CpuBlock.code_pending):
+        forget_written_code(block)
     return 0
 
 

@@ -27,6 +27,7 @@ from euxen.cpu.native.language import (
 from euxen.cpu.unicorn import layout
 from euxen.cpu.unicorn.library import Functions
 from euxen.cpu.unicorn.softmmu import OF_PROGRAM
+from euxen.cpu.unicorn.translate import serialize
 
 VECTOR_DB, VECTOR_UD, VECTOR_GP = 1, 6, 13
 INT1 = 0xF1
@@ -109,7 +110,7 @@ def port_access(env: int, return_address: int) -> int:
 def cpuid(env: int) -> int:
     """``helper_cpuid``."""
     cpuid_policy.lookup(block_of(env), env)
-    return 0
+    return serialize(env)
 
 
 @native

@@ -24,6 +24,7 @@ from euxen.abi.version import XENVER_version
 from euxen.abi.xen import (
     HYPERVISOR_event_channel_op,
     HYPERVISOR_fpu_taskswitch,
+    HYPERVISOR_grant_table_op,
     HYPERVISOR_iret,
     HYPERVISOR_mmu_update,
     HYPERVISOR_mmuext_op,
@@ -46,6 +47,7 @@ from euxen.cpu.exits import request_exit
 from euxen.cpu.native.language import load64, native, store64, ult
 from euxen.hypervisor.descriptors import do_set_gdt, do_update_descriptor
 from euxen.hypervisor.event_channel import evtchn_close, evtchn_send, evtchn_unmask
+from euxen.hypervisor.grants.operations import do_grant_table_op
 from euxen.hypervisor.guest_access import addr_ok, copy_from_guest, copy_to_guest, get_guest, put_guest
 from euxen.hypervisor.mm.mmu import DEFER, PREEMPTED, do_mmu_update, do_mmuext_op, do_update_va_mapping
 from euxen.hypervisor.records import DomainRecord, VcpuRecord
@@ -94,6 +96,8 @@ def dispatch(block: int, vcpu: int, number: int, a1: int, a2: int, a3: int, a4: 
         return _event_channel_op(block, vcpu, a1 & 0xFFFF_FFFF, a2)
     if number == HYPERVISOR_sched_op:
         return _sched_op(block, vcpu, a1 & 0xFFFF_FFFF)
+    if number == HYPERVISOR_grant_table_op:
+        return do_grant_table_op(block, vcpu, a1, a2, a3, a4)
     if number == HYPERVISOR_vcpu_op:
         return _vcpu_op(block, vcpu, a1 & 0xFFFF_FFFF, a2 & 0xFFFF_FFFF, a3)
     if number == HYPERVISOR_set_gdt:

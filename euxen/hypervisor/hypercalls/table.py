@@ -65,9 +65,7 @@ HYPERCALLS: dict[int, Hypercall] = {
     xen.HYPERVISOR_xen_version: Hypercall("xen_version", version.xen_version),
     xen.HYPERVISOR_console_io: Hypercall("console_io", console.console_io),
     xen.HYPERVISOR_physdev_op_compat: Hypercall("physdev_op_compat", physdev.physdev_op_compat),
-    xen.HYPERVISOR_grant_table_op: Hypercall(
-        "grant_table_op", grant_table.grant_table_op, "partly", "a table, but nothing is mapped, copied or transferred"
-    ),
+    xen.HYPERVISOR_grant_table_op: Hypercall("grant_table_op", grant_table.grant_table_op),
     xen.HYPERVISOR_vm_assist: Hypercall("vm_assist", state.vm_assist),
     xen.HYPERVISOR_update_va_mapping_otherdomain: Hypercall(
         "update_va_mapping_otherdomain", memory.update_va_mapping_otherdomain, "partly", "a domain's own memory only"

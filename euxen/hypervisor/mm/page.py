@@ -8,8 +8,9 @@ of its entries was found to be harmless. Everything else here is bookkeeping for
 from __future__ import annotations
 
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import call3, cas64, load64, native, shr, signed, store64, ult
+from euxen.cpu.native.language import add64, and64, call3, cas64, load64, native, or64, shr, signed, store64, ult
 from euxen.hypervisor.mm.heap import free_frame
+from euxen.hypervisor.mm.outside_writes import forget_code
 from euxen.hypervisor.records import PAGE_INFO_SHIFT, DomainRecord, MachineRecord, PageInfo
 from euxen.hypervisor.records import PAGE_SHIFT as PAGE_SHIFT
 from euxen.hypervisor.records import PAGE_SIZE as PAGE_SIZE
@@ -72,6 +73,8 @@ def write_word(domain: int, host: int, value: int) -> int:
 def own_page(domain: int, frame: int) -> int:
     """Make a frame the domain's, without counting it: one reference, which PGC_allocated stands for."""
     page = page_of(load64(domain + DomainRecord.machine), frame)
+    # The domain may have had the frame before, with something else in it.
+    forget_code(domain, frame)
     store64(page + PageInfo.owner, domain)
     store64(page + PageInfo.count_info, PGC_allocated | 1)
     return 0
@@ -80,7 +83,7 @@ def own_page(domain: int, frame: int) -> int:
 @native
 def assign_page(domain: int, frame: int) -> int:
     """Make a frame the domain's (assign_pages)."""
-    store64(domain + DomainRecord.tot_pages, load64(domain + DomainRecord.tot_pages) + 1)
+    add64(domain + DomainRecord.tot_pages, 1)
     return own_page(domain, frame)
 
 
@@ -118,19 +121,49 @@ def get_page_from_mfn(domain: int, frame: int) -> int:
 
 
 @native
+def share_xen_page_with_guest(domain: int, frame: int) -> int:
+    """Let a domain have a frame of Xen's, writable. It comes back when the domain is no more."""
+    page = page_of(load64(domain + DomainRecord.machine), frame)
+    store64(page + PageInfo.type_info, PGT_writable_page | PGT_validated | 1)
+    store64(page + PageInfo.owner, domain)
+    add64(domain + DomainRecord.xenheap_pages, 1)
+    store64(page + PageInfo.count_info, PGC_xen_heap | PGC_allocated | 1)
+    return 0
+
+
+@native
 def put_page(page: int) -> int:
-    """Drop a reference; the last one frees the frame."""
+    """Drop a reference; the last one frees the frame. Whoever had it mapped forgets that first, as the TLB does."""
     while True:
         count = load64(page + PageInfo.count_info)
         if cas64(page + PageInfo.count_info, count, count - 1) == count:
             break
     if (count - 1) & PGC_count_mask == 0:
         domain = load64(page + PageInfo.owner)
-        if domain and not count & PGC_xen_heap:
+        if count & PGC_xen_heap:
+            # Counted last: a dead domain without pages may be gone at any time.
+            add64(domain + DomainRecord.xenheap_pages, -1)
+        elif domain:
             machine = load64(domain + DomainRecord.machine)
-            store64(domain + DomainRecord.tot_pages, load64(domain + DomainRecord.tot_pages) - 1)
-            flush_domain_tlb(domain)
             free_frame(machine, frame_of(machine, page))
+            add64(domain + DomainRecord.tot_pages, -1)
+    return 0
+
+
+@native
+def put_page_alloc_ref(page: int) -> int:
+    """Drop the reference by which a domain holds its page, if it still does; 1 if it did."""
+    if and64(page + PageInfo.count_info, ~PGC_allocated) & PGC_allocated:
+        put_page(page)
+        return 1
+    return 0
+
+
+@native
+def set_allocated(page: int) -> int:
+    """Have a reference that the caller holds stand for the domain's hold on its page."""
+    if or64(page + PageInfo.count_info, PGC_allocated) & PGC_allocated:
+        put_page(page)
     return 0
 
 

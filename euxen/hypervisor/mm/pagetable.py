@@ -15,6 +15,7 @@ from euxen.abi.xen import VMASST_TYPE_m2p_strict
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import call2, call4, cas64, copy, load64, native, shr, signed, store64
 from euxen.hypervisor.mm import page as pg
+from euxen.hypervisor.mm.outside_writes import close_window, open_window
 from euxen.hypervisor.mm.page import (
     frame_of,
     get_page_from_mfn,
@@ -99,6 +100,8 @@ def get_page_from_l1e(entry: int, l1_owner: int, pg_owner: int) -> int:
     if entry & _PAGE_RW and get_page_type(page, pg.PGT_writable_page) != 0:
         put_page(page)
         return -XEN_EBUSY
+    if entry & _PAGE_RW and owner != l1_owner:
+        open_window(owner, frame)
     return 0
 
 
@@ -110,8 +113,14 @@ def put_page_from_l1e(entry: int, l1_owner: int) -> int:
         frame = mfn_in(entry)
         if mfn_valid(machine, frame):
             page = page_of(machine, frame)
+            owner = load64(page + PageInfo.owner)
             if entry & _PAGE_RW:
                 put_page_type(page, 0)
+                if owner != l1_owner:
+                    close_window(machine, frame)
+            if owner != l1_owner or not load64(page + PageInfo.count_info) & pg.PGC_allocated:
+                # Once it is let go of, this domain is not asked any more when the frame gets other uses.
+                pg.flush_domain_tlb(l1_owner)
             put_page(page)
     return 0
 
@@ -277,16 +286,17 @@ def get_page_type(page: int, kind: int) -> int:
                 new = (new & ~(pg.PGT_type_mask | pg.PGT_validated)) | kind
         elif info & pg.PGT_type_mask != kind or not info & pg.PGT_validated:
             return -XEN_EINVAL
+        if kind == pg.PGT_writable_page or kind == pg.PGT_shared_page:
+            # There is nothing to validate; others may want the page as the same at the same time.
+            new |= pg.PGT_validated
         if cas64(page + PageInfo.type_info, info, new) == info:
             break
     if new & pg.PGT_validated:
         return 0
-    if info & pg.PGT_type_mask != kind and kind != pg.PGT_writable_page:
+    if info & pg.PGT_type_mask != kind:
         _forget_writable(page)
-    error = 0
-    if kind != pg.PGT_writable_page and kind != pg.PGT_shared_page:
-        store64(page + PageInfo.linear, 0)
-        error = _validate(page, level_of(kind))
+    store64(page + PageInfo.linear, 0)
+    error = _validate(page, level_of(kind))
     if error:
         store64(page + PageInfo.type_info, 0)
     else:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from euxen.cpu.native.language import and64, cas64, load64, native, store64
+from euxen.cpu.native.language import add64, cas64, load64, native, store64
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm.page import get_page_from_mfn, mfn_valid, page_of, put_page
+from euxen.hypervisor.mm.page import (
+    flush_domain_tlb,
+    get_page_from_mfn,
+    mfn_valid,
+    page_of,
+    put_page,
+    put_page_alloc_ref,
+)
 from euxen.hypervisor.records import DomainRecord, PageInfo
 
 
@@ -17,11 +24,11 @@ def guest_remove_page(domain: int, frame: int) -> int:
     page = get_page_from_mfn(domain, frame)
     if not page:
         return 0
-    held = and64(page + PageInfo.count_info, ~pg.PGC_allocated) & pg.PGC_allocated
-    if held:
-        put_page(page)
+    held = put_page_alloc_ref(page)
+    # Others may hold the frame for longer, and let go of it without looking here.
+    flush_domain_tlb(domain)
     put_page(page)
-    return 1 if held else 0
+    return held
 
 
 @native
@@ -39,3 +46,11 @@ def steal_page(domain: int, frame: int) -> int:
         return 0
     store64(page + PageInfo.owner, 0)
     return 1
+
+
+@native
+def release_stolen_page(domain: int) -> int:
+    """Count a stolen page as the domain's no more."""
+    flush_domain_tlb(domain)
+    add64(domain + DomainRecord.tot_pages, -1)
+    return 0

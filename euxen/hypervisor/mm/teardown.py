@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from euxen.cpu.native.language import and64, load64, native
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm.page import page_of, put_page
+from euxen.hypervisor.mm.page import page_of, put_page_alloc_ref
 from euxen.hypervisor.mm.pagetable import put_page_and_type
 from euxen.hypervisor.records import DomainRecord, MachineRecord, PageInfo
 
 
 @native
 def relinquish(machine: int, domain: int) -> int:
-    """Drop pins, from the top level down, and then every page's allocation; returns how many pages are left."""
+    """Drop pins, from the top level down, and then every page's allocation.
+
+    Returns how many pages are left: those that other domains have mapped.
+    """
     end = load64(machine + MachineRecord.heap_top)
     for level in range(4, 0, -1):
         for frame in range(end):
@@ -24,8 +27,5 @@ def relinquish(machine: int, domain: int) -> int:
     for frame in range(end):
         page = page_of(machine, frame)
         if load64(page + PageInfo.owner) == domain:
-            count = load64(page + PageInfo.count_info)
-            if count & pg.PGC_allocated and not count & pg.PGC_xen_heap:
-                and64(page + PageInfo.count_info, ~pg.PGC_allocated)
-                put_page(page)
-    return load64(domain + DomainRecord.tot_pages)
+            put_page_alloc_ref(page)
+    return load64(domain + DomainRecord.tot_pages) + load64(domain + DomainRecord.xenheap_pages)

@@ -76,9 +76,9 @@ OPTIONS: dict[str, Option] = {
     "nomigrate": _ignored(Form.BOOLEAN, "euxen does not migrate guests yet"),
     "driver_domain": _ignored(Form.BOOLEAN, "euxen has no driver domains yet"),
     "xend_suspend_evtchn_compat": _ignored(Form.BOOLEAN, "euxen does not suspend guests yet"),
-    "max_grant_frames": _ignored(Form.NUMBER, _NO_LIMIT),
-    "max_maptrack_frames": _ignored(Form.NUMBER, _NO_LIMIT),
-    "max_grant_version": _ignored(Form.NUMBER, _NO_LIMIT),
+    "max_grant_frames": _honoured(Form.NUMBER),
+    "max_maptrack_frames": _honoured(Form.NUMBER),
+    "max_grant_version": _honoured(Form.NUMBER),
     "max_event_channels": _ignored(Form.NUMBER, _NO_LIMIT),
     "vmtrace_buf_kb": _ignored(Form.NUMBER, "euxen does not trace processors", "0"),
     # What it starts with.

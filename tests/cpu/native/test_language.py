@@ -288,7 +288,7 @@ def test_every_intrinsic_is_tested() -> None:
     here = {f"{kind}{bits}" for kind in ("load", "store") for bits in SIZES} | {"load32s"}
     here |= {f"float{bits}_{name}" for bits in (32, 64) for name in FLOATS} | ARITHMETIC.keys() | CHANGES.keys()
     here |= {f"call{count}" for count in (1, 2, 3, 4, 5, 7)}
-    here |= {"mulshift", "ctz", "popcount", "cas32", "cas64", "fill", "copy", "monotonic", "slots"}
+    here |= {"mulshift", "ctz", "popcount", "cas32", "cas64", "fill", "copy", "monotonic", "slots", "cpu_relax"}
     assert here == Intrinsic.registry.keys()
 
 

@@ -47,8 +47,8 @@ class FrameTable(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.machine = Machine(16 << 20)
-        self.free = self.machine.record["free_pages"]
         self.hypervisor = Hypervisor(self.machine, UnicornEngine)
+        self.free = self.machine.record["free_pages"]
         self.control = self.hypervisor.control(self.hypervisor.domain0)
         self.domains = [self._make_domain() for _ in range(2)]
         self.domain = self.domains[0]
@@ -65,7 +65,6 @@ class FrameTable(RuleBasedStateMachine):
         for domain in self.domains:
             self.control.destroy_domain(domain.domid)
         assert audit(self.machine, self.hypervisor.domains.values()) == []
-        self.hypervisor.domain0.destroy()
         assert self.machine.record["free_pages"] == self.free
 
     # The model

@@ -1,0 +1,35 @@
+"""Two guests on one machine, for tests of grants: named in a module's pytest_plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from grant_guest import GrantGuest, new_hypervisor
+
+from euxen.hypervisor.hypervisor import Hypervisor
+
+
+@pytest.fixture
+def hypervisor(native: None) -> Iterator[Hypervisor]:
+    """A machine. After the test all domains are destroyed, and no frame is missing."""
+    hypervisor = new_hypervisor()
+    free = hypervisor.machine.record["free_pages"]
+    yield hypervisor
+    for domain in [domain for domid, domain in hypervisor.domains.items() if domid]:
+        hypervisor.kill(domain)
+    hypervisor.reap()
+    assert list(hypervisor.domains) == [0]
+    assert hypervisor.machine.record["free_pages"] == free
+
+
+@pytest.fixture
+def lender(hypervisor: Hypervisor) -> GrantGuest:
+    """A guest."""
+    return GrantGuest(hypervisor)
+
+
+@pytest.fixture
+def borrower(hypervisor: Hypervisor, lender: GrantGuest) -> GrantGuest:
+    """Another."""
+    return GrantGuest(hypervisor)
