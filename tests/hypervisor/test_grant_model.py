@@ -24,6 +24,7 @@ from euxen.hypervisor.grants.records import (
     GNTPIN_hstr_inc,
     GNTPIN_hstw_inc,
 )
+from euxen.hypervisor.mm import reservation
 
 REFS, PAGES, PLACES, MOST_GUESTS = 3, 2, 3, 3
 FIRST_REF = 20
@@ -70,6 +71,7 @@ class Frame:
 class Model:
     """What there should be."""
 
+    living: set[int] = field(default_factory=lambda: {0})
     frames: dict[int, Frame] = field(default_factory=dict)
     entries: dict[tuple[int, int], tuple[int, int, bool]] = field(default_factory=dict)
     """By granter and reference: to whom, which frame, and whether read-only."""
@@ -92,7 +94,7 @@ class Model:
     def is_there(self, domid: int) -> bool:
         """Whether a domain lives, or has a page that is in use."""
         own = [number for number, frame in self.frames.items() if frame.owner == domid]
-        return domid == 0 or any(self.references(number)[0] for number in own)
+        return domid in self.living or any(self.references(number)[0] for number in own)
 
     def may_borrow(self, user: int, granter: int, ref: int, readonly: bool) -> int:
         """The frame that a domain gets, or 0."""
@@ -104,7 +106,11 @@ class Model:
             frame = users[0].frame
             upgrade = not readonly and not any(mapping.writable for mapping in users)
             allowed = users[0].user == user and not (upgrade and entry_readonly)
-        return frame if allowed and self.references(frame)[0] else 0
+        return frame if allowed and self.is_of(granter, frame) else 0
+
+    def is_of(self, domid: int, frame: int) -> bool:
+        """Whether a frame is a domain's, be it that only others have it."""
+        return self.frames[frame].owner == domid and self.references(frame)[0] > 0
 
 
 class Grants(RuleBasedStateMachine):
@@ -124,6 +130,7 @@ class Grants(RuleBasedStateMachine):
     def create(self) -> None:
         guest = GrantGuest(self.hypervisor)
         self.guests[guest.domid] = guest
+        self.model.living.add(guest.domid)
         for number in range(PAGES):
             self.model.frames[guest.pool(number)] = Frame(guest.domid)
 
@@ -218,8 +225,19 @@ class Grants(RuleBasedStateMachine):
         op.dest.u.gmfn, op.dest.domid = guest.pool(0), DOMID_SELF
         status = guest.copy(op)
         if length == 4096:
-            expected = self.model.may_borrow(guest.domid, granter, ref, True) if granter in self.guests else 0
-            assert (status == abi.GNTST_okay) == bool(expected)
+            source = self.model.may_borrow(guest.domid, granter, ref, True) if granter in self.guests else 0
+            dest = self.model.is_of(guest.domid, guest.pool(0))
+            assert (status == abi.GNTST_okay) == (bool(source) and dest)
+
+    @precondition(lambda self: self.guests)
+    @rule(data=st.data(), page=st.integers(0, PAGES - 1))
+    def give_up(self, data: st.DataObject, page: int) -> None:
+        """A guest gives a page back to Xen, lent or not. It may become another guest's."""
+        guest = self._guest(data)
+        frame = self.model.frames[guest.pool(page)]
+        held = reservation.guest_remove_page(guest.domain.record.address, guest.pool(page))
+        assert held == (frame.owner == guest.domid and frame.is_held)
+        frame.is_held &= not held
 
     @precondition(lambda self: self.guests)
     @rule(data=st.data())
@@ -229,6 +247,7 @@ class Grants(RuleBasedStateMachine):
         del self.guests[guest.domid]
         self.dead[guest.domid] = guest
         model = self.model
+        model.living.remove(guest.domid)
         for frame in model.frames.values():
             frame.is_held &= frame.owner != guest.domid
         model.mappings = [mapping for mapping in model.mappings if mapping.user != guest.domid]

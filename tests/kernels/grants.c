@@ -52,6 +52,31 @@ TEST(read_only)
     CHECK_EQ(table[REF].flags, GTF_permit_access);
 }
 
+static u64 peek(u64 address)
+{
+    return *(volatile u64 *)address;
+}
+
+static void end_user(struct frame *frame)
+{
+    leave_user(0xbad);
+}
+
+TEST(programs_see_no_more_than_is_mapped)
+{
+    prepare();
+    give_user_page_tables();
+    u64 *page = alloc_page(), *other = hole();
+    page[0] = 4711;
+    grant(REF, page, 0);
+    struct gnttab_map_grant_ref op = map_at(other, REF, GNTMAP_application_map);
+    REQUIRE_EQ(op.status, GNTST_okay);
+    CHECK_EQ(in_user(peek, (u64)other), 4711);
+    CHECK_EQ(unmap(other, op.handle), GNTST_okay);
+    trap_handlers[X86_PF] = end_user;
+    CHECK_EQ(in_user(peek, (u64)other), 0xbad);
+}
+
 TEST(by_page_table_entry)
 {
     prepare();

@@ -1,7 +1,9 @@
 """Granted frames in the page tables of PV guests. Source: xen/arch/x86/pv/grant_table.c.
 
-This is the only way in which a frame of another domain's gets into a page table. A domain whose mappings are not
-in page tables (``is_external``: the built-in Domain 0) has the host's memory, and nothing is written for it.
+This is the only way in which a frame of another domain's gets into a page table. A guest may overwrite such an
+entry by other means, as in a Xen without debugging: its references go, and the grant stays pinned until the guest
+dies. A domain whose mappings are not in page tables (``is_external``: the built-in Domain 0) has the host's memory,
+and nothing is written for it.
 """
 
 from __future__ import annotations
