@@ -12,15 +12,17 @@ from uuid import UUID, uuid4
 
 from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.xenstore_client import XenStoreRefused
-from euxen.hypervisor.domain import Domain
+from euxen.hypervisor.domain import DEFAULT_MAX_EVTCHN_PORT, Domain
 from euxen.toolstack.builder.pv import PvBuilder, Rings
 from euxen.toolstack.config.model import DomainConfig
+from euxen.toolstack.errors import UserError
 from euxen.toolstack.files import read_file
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
 from euxen.toolstack.machine import Host
 
 PAGE_SHIFT = 12
 CONSOLE_LIMIT = 1 << 20
+NEEDED_EVENT_CHANNELS = 2
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Request:
     uuid: UUID
     max_memory: int = 0
     """What it can ever have, in bytes; 0 is what it has."""
+    max_event_channels: int = DEFAULT_MAX_EVTCHN_PORT
 
     @property
     def most_memory(self) -> int:
@@ -53,7 +56,8 @@ def request_for(config: DomainConfig) -> Request:
         too_large = f"more than the domain's memory, {config.memory} MiB; give it more"
         ramdisk = read_file(config.ramdisk, "a RAM disk", memory, too_large)
     uuid = config.uuid or uuid4()
-    return Request(config.name, image, ramdisk, config.cmdline, memory, uuid, config.maxmem << 20)
+    max_memory, max_event_channels = config.maxmem << 20, config.max_event_channels
+    return Request(config.name, image, ramdisk, config.cmdline, memory, uuid, max_memory, max_event_channels)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,12 @@ def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDom
     """
     control = host.control
     pages, max_pages = request.memory >> PAGE_SHIFT, request.most_memory >> PAGE_SHIFT
-    domid = control.create_domain(max_pages)
+    if request.max_event_channels < NEEDED_EVENT_CHANNELS:
+        raise UserError(
+            f"{request.name} is to have {request.max_event_channels} event channel at most (max_event_channels); "
+            f"xenstore and its console need {NEEDED_EVENT_CHANNELS}."
+        )
+    domid = control.create_domain(max_pages, max_evtchn_port=request.max_event_channels)
     try:
         domain = control.domain(domid)
         domain.handle = request.uuid
