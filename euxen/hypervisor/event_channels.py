@@ -324,7 +324,7 @@ class EventChannels:
                     break
                 native.evtchn_close(self._address, port, 1)
                 if port % RESET_STEP == 0 and preempt():
-                    self._next_reset = port
+                    self._next_reset = port + 1  # at least one port each time
                     raise Preempted
             self._next_reset = 0
             if record["active_evtchns"] > record["xen_evtchns"]:
