@@ -45,8 +45,10 @@ if TYPE_CHECKING:
     from euxen.hypervisor.vcpu import Vcpu
 
 VIRQS = VcpuRecord.offsetof("virq_to_evtchn") // 8
-NR_PIRQS = 16 + 32
-"""Those of a machine without an I/O APIC, and as many as Xen keeps for each guest (extra_guest_irqs)."""
+NR_IRQS_GSI = 16
+"""Interrupts of a machine without an I/O APIC."""
+NR_PIRQS = NR_IRQS_GSI + 32
+"""Those, and as many as Xen keeps for each guest (extra_guest_irqs)."""
 RESET_STEP = 64
 """After so many ports a reset looks whether others want to go on."""
 INT_MAX = (1 << 31) - 1

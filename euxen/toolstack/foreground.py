@@ -16,7 +16,9 @@ from types import TracebackType
 from euxen.hypervisor.pcpu import Pcpu
 from euxen.toolstack.create import RunningDomain
 from euxen.toolstack.ending import Ending, ending_of
+from euxen.toolstack.errors import UserError
 from euxen.toolstack.machine import Host
+from euxen.toolstack.signals import HeldSignals
 
 ESCAPE = b"\x1d"
 """Ctrl-]: leaves the console."""
@@ -57,12 +59,12 @@ def _raw_terminal(file: int) -> Iterator[None]:
         return
     saved = termios.tcgetattr(file)
     try:
-        tty.setraw(file, termios.TCSADRAIN)
+        tty.setraw(file, termios.TCSANOW)  # which waits for no output: the terminal may be stopped
         yield
     finally:
         # A terminal that was hung up has nothing to restore.
         with contextlib.suppress(termios.error):
-            termios.tcsetattr(file, termios.TCSADRAIN, saved)
+            termios.tcsetattr(file, termios.TCSANOW, saved)
 
 
 class Foreground:
@@ -78,6 +80,7 @@ class Foreground:
         self._domain = running.domain
         self._console = running.console
         self._wakeup = wakeup
+        self._signals = HeldSignals(wakeup.wake)
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._pcpu = Pcpu(running.domain)
         self._error: BaseException | None = None
@@ -89,16 +92,20 @@ class Foreground:
         self._output = b""
 
     def run(self) -> Ending:
-        """Run the domain. Afterwards it still exists, for whoever wants to look at it."""
+        """Run the domain. Afterwards it still exists, for whoever wants to look at it.
+
+        A signal raises what its handler raises when the domain has stopped.
+        """
         thread = threading.Thread(target=self._run_domain, name="euxen-pcpu0")
-        with _raw_terminal(self._stdin):
+        with self._signals, _raw_terminal(self._stdin):
             thread.start()
             try:
                 ending = self._serve()
             finally:
                 self._pcpu.stop()
                 thread.join()
-            self._show_last_words()
+            if self._signals.came is None:
+                self._show_last_words()
         if self._error is not None:
             raise self._error
         return ending
@@ -127,6 +134,8 @@ class Foreground:
                         self._show()
                     elif not self._forward_input():
                         return Ending.LEFT
+                if self._signals.came is not None:
+                    return Ending.LEFT
                 if self._ended.is_set():
                     return ending_of(self._domain.shutdown_code)
                 if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -161,8 +170,15 @@ class Foreground:
 
     def _show(self) -> None:
         """Write what can be written without waiting: a pipe that takes anything takes PIPE_BUF bytes."""
-        with contextlib.suppress(BlockingIOError):
-            self._output = self._output[os.write(self._stdout, self._output) :]
+        try:
+            written = self._signals.interruptible(lambda: os.write(self._stdout, self._output))
+            self._output = self._output[written or 0 :]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UserError(f"standard output cannot be written ({error.strerror})") from None
 
     def _forward_input(self) -> bool:
         """Give input to the guest; False if the user wants to leave."""

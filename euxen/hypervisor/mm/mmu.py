@@ -142,11 +142,13 @@ def do_mmu_update(block: int, requests: int, count: int, pdone: int, foreign: in
     """HYPERVISOR_mmu_update."""
     vcpu = load64(block + CpuBlock.vcpu)
     domain = load64(vcpu + VcpuRecord.domain)
-    if not owns_tables(domain, foreign) or not is_self(foreign):
-        return DEFER
     count &= 0xFFFF_FFFF
     if count == MMU_UPDATE_PREEMPTED and requests == 0:
-        return foreign
+        return foreign << 32 >> 32
+    if not addr_ok(requests):
+        return -XEN_EFAULT
+    if not owns_tables(domain, foreign) or not is_self(foreign):
+        return DEFER
     before = _done_before(block, vcpu, count, pdone)
     count &= ~MMU_UPDATE_PREEMPTED
     request = vcpu + VcpuRecord.scratch
@@ -384,11 +386,13 @@ def _mmuext(block: int, vcpu: int, op: int) -> int:
 def do_mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: int) -> int:
     """HYPERVISOR_mmuext_op."""
     vcpu = load64(block + CpuBlock.vcpu)
-    if not is_self(foreign):
-        return DEFER
     count &= 0xFFFF_FFFF
     if count == MMU_UPDATE_PREEMPTED and operations == 0:
-        return foreign
+        return foreign << 32 >> 32
+    if not addr_ok(operations):
+        return -XEN_EFAULT
+    if not is_self(foreign):
+        return DEFER
     before = _done_before(block, vcpu, count, pdone)
     count &= ~MMU_UPDATE_PREEMPTED
     op = vcpu + VcpuRecord.scratch
