@@ -12,6 +12,7 @@ from kernels import DEFAULT_MEMORY, PATIENCE, boot, build
 from euxen.abi.sched import SHUTDOWN_poweroff
 from euxen.hypervisor.pcpu import Pcpu
 from euxen.toolstack.create import Request, RunningDomain, create, destroy
+from euxen.toolstack.errors import UserError
 from euxen.toolstack.machine import Host, memory_for
 
 CHANNELS = 16
@@ -21,6 +22,12 @@ def test_more_ports_than_the_two_level_abi_has() -> None:
     outcome = boot("fifo", "many_ports", max_event_channels=10000)
     assert (outcome.xen_console, outcome.shutdown_code) == ("done", SHUTDOWN_poweroff), outcome.console
     assert outcome.frames_lost == 0
+
+
+def test_too_few_ports_for_the_console() -> None:
+    with pytest.raises(UserError, match=r"1 event channel at most \(max_event_channels\); .* need 2"):
+        boot("events", "upcall", max_event_channels=1)
+    assert boot("events", "close_of_one_end", max_event_channels=3).console.endswith("FAIL close_of_one_end\n")
 
 
 def test_pages_are_held_until_ports_are_reset() -> None:
