@@ -52,6 +52,8 @@ class Machine:
         self.tsc_khz = tsc_khz
         self._fill_record()
         self._make_m2p()
+        self.evtchn_buckets: list[Memory] = []
+        """Records of event channels that no domain has now; see ``event_channel``."""
         self.next_domid = 0
         self.lock = threading.RLock()
         """Held by whoever changes more than one domain, or any domain from Python."""

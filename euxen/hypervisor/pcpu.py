@@ -28,6 +28,8 @@ from euxen.hypervisor.vcpu import Vcpu
 ARGUMENTS = (7, 6, 2, 10, 8)
 """The registers that hold a hypercall's arguments: RDI, RSI, RDX, R10, R8."""
 RAX = 0
+LONGEST_SLEEP = 3_600_000_000_000
+"""In ns."""
 
 CR0 = 0x8005_0033
 CR4 = 0x0000_06E0
@@ -128,7 +130,7 @@ class Pcpu:
         now = self.domain.machine.now
         sleeper.prepare(vcpu.sleeper.address)
         if vcpu.is_blocked and not self._stop:
-            delay = vcpu.wake_time() - now()
+            delay = min(vcpu.wake_time() - now(), LONGEST_SLEEP)
             if delay > 0:
                 sleeper.sleep(vcpu.sleeper.address, delay)
         time.run_singleshot_timer(vcpu.record.address)

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.xenstore_client import XenStoreRefused
-from euxen.hypervisor.domain import Domain
+from euxen.hypervisor.domain import DEFAULT_MAX_EVTCHN_PORT, Domain
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.grant_table import DEFAULT_GRANT_LIMITS, GrantLimits
 from euxen.toolstack.builder.pv import PvBuilder, Rings
@@ -24,6 +24,7 @@ from euxen.toolstack.machine import Host
 
 PAGE_SHIFT = 12
 CONSOLE_LIMIT = 1 << 20
+NEEDED_EVENT_CHANNELS = 2
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Request:
     uuid: UUID
     max_memory: int = 0
     """What it can ever have, in bytes; 0 is what it has."""
+    max_event_channels: int = DEFAULT_MAX_EVTCHN_PORT
     grant_limits: GrantLimits = DEFAULT_GRANT_LIMITS
 
     @property
@@ -57,8 +59,17 @@ def request_for(config: DomainConfig) -> Request:
         too_large = f"more than the domain's memory, {config.memory} MiB; give it more"
         ramdisk = read_file(config.ramdisk, "a RAM disk", memory, too_large)
     uuid = config.uuid or uuid4()
-    limits = grant_limits(config)
-    return Request(config.name, image, ramdisk, config.cmdline, memory, uuid, config.maxmem << 20, limits)
+    return Request(
+        config.name,
+        image,
+        ramdisk,
+        config.cmdline,
+        memory,
+        uuid,
+        config.maxmem << 20,
+        config.max_event_channels,
+        grant_limits(config),
+    )
 
 
 def grant_limits(config: DomainConfig) -> GrantLimits:
@@ -71,9 +82,9 @@ def grant_limits(config: DomainConfig) -> GrantLimits:
         default.max_version if version is None else version,
     )
     if not 1 <= limits.max_version <= default.max_version:
-        raise UserError(f"max_grant_version={version} is no version of grant tables; it has to be 1 or 2.")
+        raise UserError(f"max_grant_version={version} is no version of grant tables; it has to be 1 or 2")
     if limits.max_grant_frames < 1:
-        raise UserError("A grant table has at least one frame: max_grant_frames=0 is too few.")
+        raise UserError("a grant table has at least one frame: max_grant_frames=0 is too few")
     return limits
 
 
@@ -92,10 +103,17 @@ def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDom
     """
     control = host.control
     pages, max_pages = request.memory >> PAGE_SHIFT, request.most_memory >> PAGE_SHIFT
+    if request.max_event_channels < NEEDED_EVENT_CHANNELS:
+        raise UserError(
+            f"{request.name} is to have {request.max_event_channels} event channel at most (max_event_channels); "
+            f"xenstore and its console need {NEEDED_EVENT_CHANNELS}"
+        )
     try:
-        domid = control.create_domain(max_pages, grant_limits=request.grant_limits)
+        domid = control.create_domain(
+            max_pages, max_evtchn_port=request.max_event_channels, grant_limits=request.grant_limits
+        )
     except XenError as error:
-        raise UserError(f"Xen cannot make the domain ({error}); ask for less memory or smaller tables.") from error
+        raise UserError(f"Xen cannot make the domain ({error}); ask for less memory or smaller tables") from error
     try:
         domain = control.domain(domid)
         domain.handle = request.uuid

@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 
 from euxen.abi.sched import SHUTDOWN_poweroff
 from euxen.hypervisor.audit import audit
-from euxen.hypervisor.domain import Domain
+from euxen.hypervisor.domain import DEFAULT_MAX_EVTCHN_PORT, Domain
 from euxen.hypervisor.pcpu import Pcpu
 from euxen.toolstack.create import Request, create, destroy
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
@@ -109,6 +109,7 @@ def boot(
     memory: int = DEFAULT_MEMORY,
     keyboard: bytes = b"",
     uuid: UUID | None = None,
+    max_event_channels: int = DEFAULT_MAX_EVTCHN_PORT,
     patience: float = PATIENCE,
 ) -> Outcome:
     """Run a test in a guest, on a machine of its own, and tell what came of it.
@@ -121,7 +122,8 @@ def boot(
     console, xen_console = bytearray(), bytearray()
     host.machine.log = log.append
     command_line = f"{test} {argument}" if argument else test
-    request = Request(f"{source}-{test}", build(source, *macros), ramdisk, command_line, memory, uuid or uuid4())
+    image, name = build(source, *macros), f"{source}-{test}"
+    request = Request(name, image, ramdisk, command_line, memory, uuid or uuid4(), 0, max_event_channels)
 
     def receive() -> None:
         for ring in host.services.consoles.values():

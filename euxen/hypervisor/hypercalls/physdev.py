@@ -22,7 +22,7 @@ COMPAT_SIZE, COMPAT_STRUCTURE = 24, 8
 FOR_THE_HARDWARE_DOMAIN = {
     abi.PHYSDEVOP_apic_read: (abi.PhysdevApic.size, xsm.apic),
     abi.PHYSDEVOP_apic_write: (abi.PhysdevApic.size, xsm.apic),
-    abi.PHYSDEVOP_alloc_irq_vector: (abi.PhysdevIrq.size, xsm.apic),
+    abi.PHYSDEVOP_alloc_irq_vector: (abi.PhysdevIrq.size, xsm.resource_setup_misc),
     abi.PHYSDEVOP_manage_pci_add: (abi.PhysdevManagePci.size, xsm.resource_plug_pci),
     abi.PHYSDEVOP_manage_pci_remove: (abi.PhysdevManagePci.size, xsm.resource_unplug_pci),
     abi.PHYSDEVOP_pci_device_add: (abi.PhysdevPciDeviceAdd.size, xsm.resource_plug_pci),
@@ -30,6 +30,7 @@ FOR_THE_HARDWARE_DOMAIN = {
     abi.PHYSDEVOP_prepare_msix: (abi.PhysdevPciDevice.size, xsm.resource_setup_pci),
     abi.PHYSDEVOP_release_msix: (abi.PhysdevPciDevice.size, xsm.resource_setup_pci),
 }
+"""With the size of what the caller says, and who may."""
 FOR_A_DEVICE_THAT_IS_THERE = {
     abi.PHYSDEVOP_restore_msi: abi.PhysdevRestoreMsi.size,
     abi.PHYSDEVOP_restore_msi_ext: abi.PhysdevPciDevice.size,

@@ -90,9 +90,10 @@ def _poll(vcpu: Vcpu, op: abi.SchedPoll) -> int:
     except XenError:
         sched.end_poll(record.address)
         raise
+    if signed(op.timeout) < 0:  # that time is over
+        sched.end_poll(record.address)
+        return 0
     if op.nr_ports == 1:
         record["poll_evtchn"] = port
     record["poll_deadline"] = op.timeout
-    if signed(op.timeout) < 0:  # a time that is over
-        sched.end_poll(record.address)
     return 0

@@ -79,7 +79,7 @@ OPTIONS: dict[str, Option] = {
     "max_grant_frames": _honoured(Form.NUMBER),
     "max_maptrack_frames": _honoured(Form.NUMBER),
     "max_grant_version": _honoured(Form.NUMBER),
-    "max_event_channels": _ignored(Form.NUMBER, _NO_LIMIT),
+    "max_event_channels": _honoured(Form.NUMBER),
     "vmtrace_buf_kb": _ignored(Form.NUMBER, "euxen does not trace processors", "0"),
     # What it starts with.
     "kernel": _honoured(Form.STRING),
