@@ -125,7 +125,7 @@ class Domain:
 
     def held_frames(self) -> list[int]:
         """The frames of the domain's memory that Xen and Domain 0 have mapped writable, as often as they have."""
-        mapped = [page.frame for page in self.foreign_pages]
+        mapped = [page.frame for page in self.foreign_pages] + self.event_channels.fifo_frames
         return mapped + [frame for vcpu in self.vcpus for frame in vcpu.held_frames()]
 
     @property

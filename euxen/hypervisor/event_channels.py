@@ -333,6 +333,11 @@ class EventChannels:
                 raise XenError(XEN_EAGAIN)
             self._leave_fifo()
 
+    @property
+    def fifo_frames(self) -> list[int]:
+        """The machine frames of the domain's in which the FIFO ABI has its words."""
+        return self._fifo.frames if self._fifo is not None else []
+
     def _leave_fifo(self) -> None:
         if self._fifo is not None:
             self._fifo.destroy()

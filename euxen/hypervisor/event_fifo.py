@@ -274,6 +274,11 @@ class EvtchnFifo:
         self._record["num_evtchns"] = first + WORDS_PER_PAGE  # last: whoever sees it uses the page
         return first, first + WORDS_PER_PAGE
 
+    @property
+    def frames(self) -> list[int]:
+        """The machine frames of the guest's that are in use, each as often as it is."""
+        return [pg.frame_of(self._domain.machine.record.address, page) for page in self._pages]
+
     def destroy(self) -> None:
         """Go back to the two-level ABI, and give the guest's pages back."""
         self._domain.record["evtchn_fifo"] = 0

@@ -1,4 +1,4 @@
-"""Spin locks: whoever waits for one gets it when it is free."""
+"""Spin locks: whoever waits for one gets it when it is free, and no two have it."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ def test_grant_limits() -> None:
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ("max_grant_version=0", "max_grant_version=0 is no version of grant tables; it has to be 1 or 2."),
-        ("max_grant_version=3", "max_grant_version=3 is no version of grant tables; it has to be 1 or 2."),
-        ("max_grant_frames=0", "A grant table has at least one frame: max_grant_frames=0 is too few."),
+        ("max_grant_version=0", "max_grant_version=0 is no version of grant tables; it has to be 1 or 2"),
+        ("max_grant_version=3", "max_grant_version=3 is no version of grant tables; it has to be 1 or 2"),
+        ("max_grant_frames=0", "a grant table has at least one frame: max_grant_frames=0 is too few"),
     ],
 )
 def test_grant_limits_that_xen_refuses(setting: str, sentence: str) -> None:

@@ -35,11 +35,27 @@ def _pointer(b: Any, address: Any, kind: Any) -> Any:
     return b.inttoptr(address, kind.as_pointer())
 
 
+class _VolatileLoad(ir.LoadInstr):  # type: ignore[misc]
+    """A load that is made exactly once, where the code says so: memory is shared with guests and other threads."""
+
+    def descr(self, buf: list[str]) -> None:
+        super().descr(buf)
+        buf[-1] = buf[-1].replace("load ", "load volatile ", 1)
+
+
+class _VolatileStore(ir.StoreInstr):  # type: ignore[misc]
+    """The same for a store."""
+
+    def descr(self, buf: list[str]) -> None:
+        super().descr(buf)
+        buf[-1] = buf[-1].replace("store ", "store volatile ", 1)
+
+
 def _load(kind: Any, extend: str = "zext") -> Lowering:
     def lower(b: Any, address: Any) -> Any:
-        value = b.load(_pointer(b, address, kind), align=1)
-        # Volatile: shared memory is read once, exactly where the code says so.
-        value.volatile = True
+        value = _VolatileLoad(b.block, _pointer(b, address, kind))
+        value.align = 1
+        b._insert(value)
         return value if kind is I64 else getattr(b, extend)(value, I64)
 
     return lower
@@ -47,7 +63,9 @@ def _load(kind: Any, extend: str = "zext") -> Lowering:
 
 def _store(kind: Any) -> Lowering:
     def lower(b: Any, address: Any, value: Any) -> None:
-        b.store(value if kind is I64 else b.trunc(value, kind), _pointer(b, address, kind), align=1)
+        store = _VolatileStore(b.block, value if kind is I64 else b.trunc(value, kind), _pointer(b, address, kind))
+        store.align = 1
+        b._insert(store)
 
     return lower
 

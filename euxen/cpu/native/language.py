@@ -338,10 +338,7 @@ def copy(destination: int, source: int, size: int) -> None:
 
 @intrinsic
 def cpu_relax() -> int:
-    """Wait a little for another thread: in every loop that looks at memory until somebody changes it.
-
-    Without it the compiler would look once.
-    """
+    """Wait a little for another thread, in a loop that looks at memory until somebody changes it."""
     return 0
 
 
