@@ -184,4 +184,7 @@ class Domain:
     def _relinquish_memory(self) -> None:
         """Unpin every page table, then drop the reference by which the domain holds each page."""
         machine, domain = self.machine.record.address, self.record.address
-        teardown.relinquish(machine, domain)
+        while teardown.relinquish(machine, domain):
+            if self.engine is not None:
+                # It was for the domain's vCPUs, and they run no more.
+                self.engine.block["kicked"] = 0

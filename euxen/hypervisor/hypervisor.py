@@ -20,8 +20,9 @@ from euxen.hypervisor.errors import GrantError, XenError
 from euxen.hypervisor.event_channel import MAX_PORTS
 from euxen.hypervisor.foreign import ForeignPage
 from euxen.hypervisor.machine import PAGE_SIZE, Machine
-from euxen.hypervisor.mm import mmu, populate
+from euxen.hypervisor.mm import mmu, pagetable, populate
 from euxen.hypervisor.mm import page as pg
+from euxen.hypervisor.mm.page import ERESTART
 from euxen.hypervisor.mm.pagetable import PGT_TABLES
 from euxen.hypervisor.vcpu import time_scale
 
@@ -119,7 +120,11 @@ class Control:
 
     def pin_table(self, domid: int, level: int, frame: int) -> None:
         """MMUEXT_PIN_Ln_TABLE for another domain: its page table is checked, and stays one."""
-        self._result(mmu.pin(self.domain(domid).record.address, frame, PGT_TABLES[level]))
+        domain = self.domain(domid).record.address
+        while (error := mmu.pin(domain, frame, PGT_TABLES[level])) == -ERESTART:
+            pass
+        pagetable.finish_old_guest_table(domain)
+        self._result(error)
 
     def set_vcpu_context(self, domid: int, vcpu: int, context: VcpuGuestContext) -> None:
         """XEN_DOMCTL_setvcpucontext."""
