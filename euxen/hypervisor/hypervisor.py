@@ -121,8 +121,10 @@ class Control:
     def pin_table(self, domid: int, level: int, frame: int) -> None:
         """MMUEXT_PIN_Ln_TABLE for another domain: its page table is checked, and stays one."""
         domain = self.domain(domid).record.address
-        while (error := mmu.pin(domain, frame, PGT_TABLES[level])) == -ERESTART:
-            pass
+        error = -ERESTART
+        while error == -ERESTART:
+            pagetable.finish_old_guest_table(domain)
+            error = mmu.pin(domain, frame, PGT_TABLES[level])
         pagetable.finish_old_guest_table(domain)
         self._result(error)
 
