@@ -76,6 +76,8 @@ static void start_events(void)
     REQUIRE_EQ(hypercall(event_channel_op, EVTCHNOP_bind_virq, &bind), 0);
     timer_port = bind.port;
     set_port_mask(timer_port, false);
+    /* What came while it was masked would hide what comes. */
+    clear_port(timer_port);
     trap_handlers[ENTRY_EVENT] = note_preemption;
     unmask_events();
     set_timer();
