@@ -3,6 +3,8 @@
  */
 #include "runtime/kernel.h"
 
+#include <xen/grant_table.h>
+
 #define TABLE_ENTRIES 512
 
 static u64 *read_only_page(void)
@@ -22,13 +24,16 @@ static bool is_writable_again(void *page)
 TEST(xsa_248_frames_that_are_not_ours)
 {
     u64 *l1 = make_tables(), place = virt_to_maddr(&l1[0]);
-    u64 frames = hypercall(memory_op, XENMEM_maximum_ram_page, 0), mapped = 0;
+    u64 frames = hypercall(memory_op, XENMEM_maximum_ram_page, 0), grants = 0, mapped = 0;
+    struct gnttab_setup_table setup = {.dom = DOMID_SELF, .nr_frames = 1, .frame_list.p = &grants};
 
+    REQUIRE_EQ(hypercall(grant_table_op, GNTTABOP_setup_table, &setup, 1), 0);
+    REQUIRE_EQ(setup.status, GNTST_okay);
     for ( u64 mfn = 0; mfn < frames; mfn++ )
     {
         u64 pfn = mfn_to_pfn(mfn);
         bool ours = pfn < start_info->nr_pages && pfn_to_mfn(pfn) == mfn;
-        bool shared = mfn == start_info->shared_info / PAGE_SIZE;
+        bool shared = mfn == start_info->shared_info / PAGE_SIZE || mfn == grants;
 
         if ( mmu_update(place, make_pte(mfn, PTE_RO)) == 0 )
         {
@@ -46,7 +51,7 @@ TEST(xsa_248_frames_that_are_not_ours)
             REQUIRE_EQ(mmuext(MMUEXT_CLEAR_PAGE, mfn, 0), -XEN_EINVAL);
         }
     }
-    CHECK_EQ(mapped, start_info->nr_pages + 1);
+    CHECK_EQ(mapped, start_info->nr_pages + 2);
 }
 
 /* A superpage shows 2 MiB of the machine: not in a fresh entry, not by a change of one, not in a fresh table. */
