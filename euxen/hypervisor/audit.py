@@ -12,15 +12,9 @@ from euxen.abi.grant_table import GNTMAP_device_map, GNTMAP_host_map, GNTMAP_rea
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.machine import Machine
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm.pagetable import (
-    _PAGE_PRESENT,
-    _PAGE_RW,
-    ENTRIES,
-    FIRST_XEN_SLOT,
-    LAST_XEN_SLOT,
-    PADDR_MASK,
-    PGT_TABLES,
-)
+from euxen.hypervisor.mm.entries import _PAGE_PRESENT, _PAGE_RW, ENTRIES, PADDR_MASK
+from euxen.hypervisor.mm.pagetable import PGT_TABLES
+from euxen.hypervisor.mm.xen_slots import is_guest_slot
 from euxen.hypervisor.records import PageInfo
 
 WORD = (1 << 64) - 1
@@ -46,12 +40,19 @@ class _Audit:
         self._references: Counter[int] = Counter()
         self._types: Counter[tuple[int, int]] = Counter()
         """By frame and type."""
+        self._linear: Counter[int] = Counter()
+        """How many entries of a page table map one of its own level, less how often it is mapped so."""
 
     def _count(self, frame: int) -> int:
         return int(self._words[frame * FIELDS])
 
     def _type(self, frame: int) -> int:
         return int(self._words[frame * FIELDS + 1])
+
+    def _partial(self, frame: int) -> dict[str, int]:
+        """What is said of a page table besides its counts."""
+        info = PageInfo.unpack_from(self._words[frame * FIELDS : (frame + 1) * FIELDS].cast("B"))
+        return {name: getattr(info, name) for name in ("linear_pt_count", "nr_validated_ptes", "partial_flags")}
 
     def _owner(self, frame: int) -> Domain | None:
         return self._domains.get(int(self._words[frame * FIELDS + 2]))
@@ -84,27 +85,39 @@ class _Audit:
             self._types[frame, kind] += 1
 
     def _follow_table(self, frame: int) -> None:
-        """What a page table's entries refer to, and its pin."""
+        """What a page table's entries refer to, and its pin, and its being partly validated."""
         info = self._type(frame)
         level = info >> 61
         if info & pg.PGT_pinned:
             self._refer(frame, level)
-        if level not in PGT_TABLES or not info & pg.PGT_count_mask or not info & pg.PGT_validated:
+        if level not in PGT_TABLES or not info & pg.PGT_count_mask:
             return
+        validated = ENTRIES if info & pg.PGT_validated else 0
         entries = self._machine.frame(frame).cast("Q")
-        for slot in range(ENTRIES):
+        if info & pg.PGT_partial:
+            self._refer(frame, level)
+            validated = self._partial(frame)["nr_validated_ptes"]
+            if self._partial(frame)["partial_flags"] & pg.PTF_partial_set:
+                self._refer((entries[validated] & PADDR_MASK) >> pg.PAGE_SHIFT, None)
+        for slot in range(validated):
             entry = entries[slot]
-            if not entry & _PAGE_PRESENT or (level == 4 and FIRST_XEN_SLOT <= slot <= LAST_XEN_SLOT):
+            if not entry & _PAGE_PRESENT or not is_guest_slot.function(level, slot):
                 continue
             target = (entry & PADDR_MASK) >> pg.PAGE_SHIFT
             if level == 1:
                 self._refer(target, WRITABLE if entry & _PAGE_RW else None)
             elif target != frame:
-                # One of the same level is a linear mapping.
-                self._refer(target, level if self._type(target) >> 61 == level else level - 1)
+                linear = self._type(target) >> 61 == level
+                self._refer(target, level if linear else level - 1)
+                if linear:
+                    self._linear[frame] += 1
+                    self._linear[target] -= 1
 
     def _follow_domain(self, domain: Domain) -> None:
-        """What a domain's vCPUs and Domain 0 hold."""
+        """What a domain's vCPUs and Domain 0 hold, and the page table that it has to undo."""
+        if domain.record["old_guest_table"]:
+            frame_table = self._machine.record["frame_table"]
+            self._refer((domain.record["old_guest_table"] - frame_table) // PageInfo.size, None)
         for frame in domain.held_frames():
             self._refer(frame, WRITABLE)
         for domid, ref, flags in domain.grant_table.mappings():
@@ -132,7 +145,12 @@ class _Audit:
         expected, held = sum(kinds.values()), info & pg.PGT_count_mask
         if expected != held or (held and info >> 61 not in kinds):
             yield f"mfn {frame:#x} has {held} references as {TYPES[info >> 61]}, and to be found are {kinds}"
-        if held and not info & pg.PGT_validated:
+        if held and info & pg.PGT_partial and (held != 1 or info & pg.PGT_validated):
+            yield f"mfn {frame:#x} is partly validated and in use as {TYPES[info >> 61]}"
+        if held and info >> 61 in PGT_TABLES and self._partial(frame)["linear_pt_count"] != self._linear[frame]:
+            count = self._partial(frame)["linear_pt_count"]
+            yield f"mfn {frame:#x} has linear_pt_count {count}, and should have {self._linear[frame]}"
+        if held and not info & (pg.PGT_validated | pg.PGT_partial):
             yield f"mfn {frame:#x} is in use as {TYPES[info >> 61]} and was not validated"
 
     def _check_heap(self) -> Iterator[str]:

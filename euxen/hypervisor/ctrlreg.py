@@ -14,8 +14,9 @@ from euxen.cpu.block import CpuBlock
 from euxen.cpu.policy import has_feature
 from euxen.cpu.registers import Registers
 from euxen.hypervisor import traps
-from euxen.hypervisor.fault import Fault
+from euxen.hypervisor.fault import Fault, Retry
 from euxen.hypervisor.mm import mmu
+from euxen.hypervisor.mm.page import ERESTART
 from euxen.hypervisor.records import VcpuRecord
 from euxen.hypervisor.vcpu import Vcpu
 
@@ -70,7 +71,7 @@ def read_cr(vcpu: Vcpu, number: int) -> int:
 
 
 def write_cr(vcpu: Vcpu, registers: Registers, number: int, value: int) -> None:
-    """MOV to a control register. Raises Fault."""
+    """MOV to a control register. Raises Fault, or Retry."""
     words = _words(vcpu)
     if number == 0:
         if (value ^ XEN_CR0) & ~traps.CR0_TS:
@@ -82,7 +83,10 @@ def write_cr(vcpu: Vcpu, registers: Registers, number: int, value: int) -> None:
         registers.set_word(state.CR2, value)
         ctypes.c_uint64.from_address(vcpu.record["vcpu_info"] + CR2).value = value
     elif number == 3:
-        if mmu.new_guest_cr3(vcpu.block, xen_cr3_to_pfn(value)):
+        error = mmu.new_guest_cr3(vcpu.block, xen_cr3_to_pfn(value))
+        if error == -ERESTART:
+            raise Retry
+        if error:
             raise Fault
     elif number == 4:
         words[4] = guest_cr4(vcpu, value)

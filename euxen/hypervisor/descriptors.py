@@ -9,16 +9,11 @@ from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import load64, native, signed, store64
 from euxen.hypervisor.guest_access import copy_from_guest
 from euxen.hypervisor.mm import page as pg
+from euxen.hypervisor.mm.entries import _PAGE_PRESENT, mfn_in
 from euxen.hypervisor.mm.mmu import l1_entry_host
 from euxen.hypervisor.mm.page import get_page_from_mfn, host_of, put_page, write_word
-from euxen.hypervisor.mm.pagetable import (
-    _PAGE_PRESENT,
-    check_descriptor,
-    get_page_type,
-    mfn_in,
-    put_page_and_type,
-    put_page_type,
-)
+from euxen.hypervisor.mm.pagetable import get_page_type, put_page_and_type, put_page_type
+from euxen.hypervisor.mm.segdesc import check_descriptor
 from euxen.hypervisor.records import DomainRecord, PageInfo, VcpuRecord
 
 ACCESSED = state.DESC_ACCESSED << 32
@@ -170,6 +165,6 @@ def do_update_descriptor(block: int, address: int, value: int) -> int:
         if not error:
             machine = load64(domain + DomainRecord.machine)
             write_word(domain, host_of(machine, pg.frame_of(machine, page)) + (address & 0xFFF), checked)
-            put_page_type(page, 0)
+            put_page_type(page)
     put_page(page)
     return -XEN_EINVAL if error else 0

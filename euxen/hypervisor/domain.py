@@ -192,7 +192,10 @@ class Domain:
         for vcpu in self.vcpus:
             vcpu.release()
         self.grant_table.release_mappings()
-        teardown.relinquish(machine, domain)
+        while teardown.relinquish(machine, domain):
+            if self.engine is not None:
+                # It was for the domain's vCPUs, and they run no more.
+                self.engine.block["kicked"] = 0
         if self.engine is not None:
             outside_writes.detach(domain)
             self.engine.close()

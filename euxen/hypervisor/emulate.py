@@ -10,7 +10,7 @@ from euxen.cpu.registers import Registers
 from euxen.hypervisor import traps
 from euxen.hypervisor.ctrlreg import env_of
 from euxen.hypervisor.errors import GuestFault
-from euxen.hypervisor.fault import Fault, PageFault
+from euxen.hypervisor.fault import Fault, PageFault, Retry
 from euxen.hypervisor.vcpu import Vcpu
 
 FORCED_EMULATION = b"\x0f\x0bxen"
@@ -33,6 +33,8 @@ def emulate(vcpu: Vcpu, registers: Registers, vector: int) -> None:
             from euxen.hypervisor.emul_priv_op import privileged_op
 
             finished = privileged_op(vcpu, registers)
+    except Retry:
+        return
     except Fault as fault:
         fault.deliver(vcpu)
     else:

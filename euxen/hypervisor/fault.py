@@ -19,6 +19,10 @@ class Fault(Exception):
         traps.inject(vcpu.block, self.vector, self.error_code, 0)
 
 
+class Retry(Exception):
+    """What was asked for was interrupted: the instruction is executed again, after whatever was more urgent."""
+
+
 class PageFault(Fault):
     """A page fault at a linear address. The error code's user bit is set by the mode the guest is in."""
 

@@ -33,8 +33,9 @@ from euxen.hypervisor.foreign import ForeignPage
 from euxen.hypervisor.grant_table import DEFAULT_GRANT_LIMITS, GrantLimits
 from euxen.hypervisor.granted import GrantedPages, grant_copy
 from euxen.hypervisor.machine import PAGE_SIZE, Machine
-from euxen.hypervisor.mm import mmu, populate
+from euxen.hypervisor.mm import mmu, pagetable, populate
 from euxen.hypervisor.mm import page as pg
+from euxen.hypervisor.mm.page import ERESTART
 from euxen.hypervisor.mm.pagetable import PGT_TABLES
 from euxen.hypervisor.vcpu import time_scale
 
@@ -191,7 +192,13 @@ class Control:
 
     def pin_table(self, domid: int, level: int, frame: int) -> None:
         """MMUEXT_PIN_Ln_TABLE for another domain: its page table is checked, and stays one."""
-        self._result(mmu.pin(self.domain(domid).record.address, frame, PGT_TABLES[level]))
+        domain = self.domain(domid).record.address
+        error = -ERESTART
+        while error == -ERESTART:
+            pagetable.finish_old_guest_table(domain)
+            error = mmu.pin(domain, frame, PGT_TABLES[level])
+        pagetable.finish_old_guest_table(domain)
+        self._result(error)
 
     def set_vcpu_context(self, domid: int, vcpu: int, context: VcpuGuestContext) -> None:
         """XEN_DOMCTL_setvcpucontext."""

@@ -17,7 +17,7 @@ from euxen.abi.xen import DOMID_FIRST_RESERVED
 from euxen.cpu.native.memory import Memory, Record
 from euxen.hypervisor.clock import HostClock
 from euxen.hypervisor.mm import heap
-from euxen.hypervisor.mm.pagetable import FIRST_XEN_SLOT, LAST_XEN_SLOT
+from euxen.hypervisor.mm.xen_slots import FIRST_XEN_SLOT, LAST_XEN_SLOT
 from euxen.hypervisor.records import PAGE_SIZE as PAGE_SIZE
 from euxen.hypervisor.records import MachineRecord, PageInfo
 

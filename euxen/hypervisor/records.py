@@ -1,12 +1,12 @@
 """The hypervisor's own records, as native code and Python share them.
 
 Named after what they are in Xen: ``struct page_info``, ``struct domain``, ``struct vcpu``. Every
-field is 64 bits wide. Addresses are host addresses unless a comment says otherwise.
+field is 64 bits wide, but for the last ones of PageInfo. Addresses are host addresses unless a comment says otherwise.
 """
 
 from __future__ import annotations
 
-from euxen.abi.structure import Structure, array, u64
+from euxen.abi.structure import Structure, array, s16, u16, u64
 
 
 class PageInfo(Structure):
@@ -15,7 +15,11 @@ class PageInfo(Structure):
     count_info: int = u64()  # references, and PGC_* flags
     type_info: int = u64()  # references as its type, the type, and PGT_* flags
     owner: int = u64()  # the DomainRecord, 0 for nobody
-    linear: int = u64()  # same-level entries that a page table has (> 0), or tables that it is used in so (< 0)
+    # Of a page table:
+    linear_pt_count: int = s16()  # entries that map tables of its own level (> 0), or tables that map it so (< 0)
+    nr_validated_ptes: int = u16()  # with PGT_partial: how many entries hold references
+    partial_flags: int = u16()  # with PGT_partial: PTF_partial_set
+    unused: int = u16()
 
 
 PAGE_SHIFT, PAGE_SIZE = 12, 4096
@@ -64,6 +68,7 @@ class DomainRecord(Structure):
     is_external: int = u64()  # its mappings are not in page tables that Xen checks: the built-in Domain 0's
     is_privileged: int = u64()
     vm_assist: int = u64()
+    old_guest_table: int = u64()  # PageInfo of a table with PGT_partial that has to be undone, 0 for none
     vcpus: int = u64()  # VcpuRecord[max_vcpus], each of VCPU_STRIDE bytes
     max_vcpus: int = u64()
     evtchn_buckets: int = u64()  # where the EvtchnRecords are, EVTCHNS_PER_BUCKET each

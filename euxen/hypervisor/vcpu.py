@@ -22,7 +22,7 @@ from euxen.cpu.native.memory import Memory, Record
 from euxen.hypervisor import descriptors, guest_access, sched, time
 from euxen.hypervisor.errors import GuestFault, XenError
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm import pagetable
+from euxen.hypervisor.mm import pagetable, xen_slots
 from euxen.hypervisor.records import TRAP_ENTRY_SIZE, TF_kernel_mode, VcpuRecord
 from euxen.hypervisor.sleeper import Sleeper
 
@@ -89,8 +89,8 @@ class Vcpu:
         root, user_root = xen_cr3_to_pfn(context.ctrlreg[3]), xen_cr3_to_pfn(context.ctrlreg[1])
         self._check(pagetable.get_page_and_type_from_mfn(domain, root, pg.PGT_l4_page_table))
         record["guest_table"] = root
-        if not pagetable.m2p_strict(domain):
-            pagetable.fill_ro_mpt(domain, root)
+        if not xen_slots.m2p_strict(domain):
+            xen_slots.fill_ro_mpt(domain, root)
         if user_root:
             self._check(pagetable.get_page_and_type_from_mfn(domain, user_root, pg.PGT_l4_page_table))
             record["guest_table_user"] = user_root

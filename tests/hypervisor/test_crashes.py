@@ -20,6 +20,7 @@ CRASHES = {
     "no_stack_in_the_kernel": r"kernel stack can't be written, so nothing can be delivered to it at rip",
     "read_only_stack": r"kernel stack can't be written",
     "stack_in_xens_memory": r"kernel stack can't be written",
+    "stack_that_grows_into_xens_memory": r"kernel stack can't be written",
     "stack_that_is_not_canonical": r"kernel stack can't be written",
     "stack_in_a_page_table": r"kernel stack can't be written",
     "stack_in_the_machine_to_physical_table": r"kernel stack can't be written",

@@ -87,6 +87,22 @@ GUEST(stack_in_xens_memory)
     asm volatile("mov %0, %%rsp; ud2" :: "r"(XENS_OWN));
 }
 
+/* The stack itself is the guest's, at the first address behind Xen's range; what is pushed is not. */
+GUEST(stack_that_grows_into_xens_memory)
+{
+    u64 *l3 = alloc_page(), *l2 = alloc_page(), *l1 = alloc_page(), *page = alloc_page(), base = 0xffff880000000000;
+
+    l3[0] = make_pte(virt_to_mfn(l2), PTE_RW);
+    l2[0] = make_pte(virt_to_mfn(l1), PTE_RW);
+    l1[0] = make_pte(virt_to_mfn(page), PTE_RW);
+    make_read_only(l3);
+    make_read_only(l2);
+    make_read_only(l1);
+    REQUIRE_EQ(mmu_update(virt_to_maddr(entry_of((void *)base, 4)), make_pte(virt_to_mfn(l3), PTE_RW)), 0);
+    *(volatile u64 *)base = 1;
+    asm volatile("mov %0, %%rsp; ud2" :: "r"(base + 16));
+}
+
 GUEST(stack_that_is_not_canonical)
 {
     asm volatile("mov %0, %%rsp; ud2" :: "r"(NON_CANONICAL + 0x1000));

@@ -51,7 +51,7 @@ def release_buf(buf: int) -> int:
         store64(buf + CopyBuf.have_grant, 0)
     page = load64(buf + CopyBuf.page)
     if load64(buf + CopyBuf.have_type):
-        put_page_type(page, 0)
+        put_page_type(page)
         store64(buf + CopyBuf.have_type, 0)
     if page:
         put_page(page)

@@ -164,7 +164,7 @@ def _make(ld: int, rd: int, page: int, op: int, flags: int) -> int:
             status = create_grant_host_mapping(ld, load64(op + GnttabMapGrantRef.host_addr), frame, flags)
     if status != GNTST_okay:
         for _ in range(types):
-            put_page_type(page, 0)
+            put_page_type(page)
         for _ in range(references):
             put_page(page)
     return status

@@ -18,10 +18,7 @@ from euxen.abi.grant_table import (
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import call3, load64, native, store64
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm.mmu import l1_entry_host
-from euxen.hypervisor.mm.outside_writes import close_window, open_window
-from euxen.hypervisor.mm.page import get_page_from_mfn, page_of, put_page
-from euxen.hypervisor.mm.pagetable import (
+from euxen.hypervisor.mm.entries import (
     _PAGE_ACCESSED,
     _PAGE_DIRTY,
     _PAGE_NX,
@@ -31,9 +28,12 @@ from euxen.hypervisor.mm.pagetable import (
     PADDR_MASK,
     adjust_l1e,
     mfn_in,
-    note_change,
-    put_page_from_l1e,
 )
+from euxen.hypervisor.mm.l1 import put_page_from_l1e
+from euxen.hypervisor.mm.mmu import l1_entry_host
+from euxen.hypervisor.mm.outside_writes import close_window, open_window
+from euxen.hypervisor.mm.page import get_page_from_mfn, page_of, put_page
+from euxen.hypervisor.mm.update import note_change
 from euxen.hypervisor.records import DomainRecord, MachineRecord, PageInfo
 
 GUEST_AVAIL_SHIFT = 16

@@ -152,7 +152,7 @@ def unmap_common_complete(ld: int, common: int) -> int:
         if done & GNTMAP_host_map:
             note_unmapped(ld, mfn, readonly)
             if takes_type(done, ld, rd):
-                put_page_type(page, 0)
+                put_page_type(page)
             put_page(page)
         lock(table)
         active = active_entry(table, load64(common + UnmapCommon.ref))
@@ -211,11 +211,11 @@ def _release(ld: int, rd: int, entry: int, flags: int) -> int:
         if flags & GNTMAP_host_map and external:
             note_unmapped(ld, mfn, readonly)
             if takes_type(flags, ld, rd):
-                put_page_type(page, 0)
+                put_page_type(page)
             put_page(page)
         if flags & GNTMAP_device_map:
             if not readonly:
-                put_page_type(page, 0)
+                put_page_type(page)
             put_page(page)
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from euxen.abi.errno import XEN_ESRCH
+from euxen.abi.memory import XENMEMF_exact_node_request, XENMEMF_get_node
 from euxen.abi.xen import DOMID_SELF
 from euxen.hypervisor import xsm
 from euxen.hypervisor.domain import Domain
@@ -13,6 +14,8 @@ from euxen.hypervisor.vcpu import Vcpu
 
 MAX_ORDER = 9
 """The largest extent that a domain without devices may ask for (CONFIG_DOMU_MAX_ORDER)."""
+
+NUMA_NO_NODE, MAX_NUMNODES = 0xFF, 64
 
 WORD = struct.Struct("<Q")
 
@@ -25,6 +28,16 @@ def domain_named(vcpu: Vcpu, domid: int, check: xsm.Check) -> Domain:
         raise XenError(XEN_ESRCH)
     check(own, domain)
     return domain
+
+
+def propagate_node(vcpu: Vcpu, mem_flags: int) -> bool:
+    """Whether a caller may ask for memory of the node that its flags name. Guests have no say in that, only a wish."""
+    node = XENMEMF_get_node(mem_flags)
+    if node == NUMA_NO_NODE:
+        return True
+    if vcpu.domain.privileged:
+        return node < MAX_NUMNODES
+    return not mem_flags & XENMEMF_exact_node_request
 
 
 def read_word(vcpu: Vcpu, address: int) -> int:

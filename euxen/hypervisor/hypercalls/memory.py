@@ -14,7 +14,7 @@ from euxen.hypervisor import xsm
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import Continuation, GuestFault, XenError
 from euxen.hypervisor.hypercalls import memory_exchange
-from euxen.hypervisor.hypercalls.extents import MAX_ORDER, WORD, domain_named, read_word
+from euxen.hypervisor.hypercalls.extents import MAX_ORDER, WORD, domain_named, propagate_node, read_word
 from euxen.hypervisor.mm import reservation
 from euxen.hypervisor.mm.mmu import do_update_va_mapping
 from euxen.hypervisor.mm.page import PAGE_SHIFT
@@ -56,6 +56,8 @@ def _reservation(vcpu: Vcpu, operation: int, argument: int, start: int) -> int:
     address_bits = op.mem_flags & 0xFF
     too_low = address_bits and address_bits <= PAGE_SHIFT
     if op.nr_extents > MAX_EXTENTS or op.extent_order > MAX_ORDER or too_low:
+        return start
+    if not op.mem_flags & abi.XENMEMF_vnode and not propagate_node(vcpu, op.mem_flags):
         return start
     for number in range(start, op.nr_extents):
         if number == start + EXTENTS_AT_ONCE:

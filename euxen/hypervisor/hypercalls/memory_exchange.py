@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from euxen.abi import memory as abi
 from euxen.abi.errno import XEN_EFAULT, XEN_EINVAL, XEN_ENOMEM, XEN_EPERM
 from euxen.cpu.native.language import signed
+from euxen.cpu.registers import MASK
 from euxen.hypervisor import xsm
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import Continuation, GuestFault, XenError
-from euxen.hypervisor.hypercalls.extents import MAX_ORDER, WORD, domain_named, read_word
+from euxen.hypervisor.guest_access import addr_ok
+from euxen.hypervisor.hypercalls.extents import MAX_ORDER, WORD, domain_named, propagate_node, read_word
 from euxen.hypervisor.mm import heap, reservation
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.vcpu import Vcpu
@@ -44,11 +46,19 @@ def _exchange(vcpu: Vcpu, op: abi.XenMemoryExchange) -> None:
         raise XenError(XEN_EINVAL)
     if sizes[0] != sizes[1] or max(sizes) >> 64:
         raise XenError(XEN_EINVAL)
-    domain = domain_named(vcpu, inside.domid, xsm.memory_exchange)
+    if op.nr_exchanged == inside.nr_extents:
+        return
     # A chunk is one extent of the larger kind, and as many of the smaller as that takes.
     order = max(inside.extent_order, outside.extent_order)
     given, taken = 1 << (order - inside.extent_order), 1 << (order - outside.extent_order)
     chunk = op.nr_exchanged // given
+    # Later, when it is too late to refuse, what the guest can't read or write is only not told.
+    starts = inside.extent_start + 8 * op.nr_exchanged, outside.extent_start + 8 * chunk * taken
+    if not all(addr_ok(signed(start & MASK)) for start in starts):
+        raise XenError(XEN_EFAULT)
+    if not propagate_node(vcpu, outside.mem_flags):
+        raise XenError(XEN_EINVAL)
+    domain = domain_named(vcpu, inside.domid, xsm.memory_exchange)
     op.nr_exchanged = chunk * given
     for number in range(chunk, min(chunk + CHUNKS_AT_ONCE, inside.nr_extents // given)):
         _Chunk(vcpu, domain, op, number * given, given, number * taken, taken).exchange()

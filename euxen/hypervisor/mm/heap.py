@@ -116,7 +116,7 @@ def alloc_frames(machine: int, order: int) -> int:
             store64(page + PageInfo.count_info, 0)
             store64(page + PageInfo.type_info, 0)
             store64(page + PageInfo.owner, 0)
-            store64(page + PageInfo.linear, 0)
+            store64(page + PageInfo.linear_pt_count, 0)
     return first
 
 

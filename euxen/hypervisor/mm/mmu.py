@@ -40,20 +40,28 @@ from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import and64, call2, call3, copy, fill, load32, load64, native, or64, store64
 from euxen.hypervisor.guest_access import LOAD, addr_ok, copy_from_guest, get_guest, guest_host, put_guest
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm.page import frame_of, get_page_from_mfn, host_of, level_of, page_of, put_page, write_word
-from euxen.hypervisor.mm.pagetable import (
-    _PAGE_PRESENT,
-    PADDR_MASK,
-    fill_ro_mpt,
-    get_page_and_type_from_mfn,
-    get_page_type,
-    m2p_strict,
-    mod_l1_entry,
-    mod_ln_entry,
-    put_page_and_type,
-    put_page_type,
-    zap_ro_mpt,
+from euxen.hypervisor.mm.entries import _PAGE_PRESENT, PADDR_MASK
+from euxen.hypervisor.mm.page import (
+    ERESTART,
+    frame_of,
+    get_page_from_mfn,
+    host_of,
+    level_of,
+    page_of,
+    put_page,
+    write_word,
 )
+from euxen.hypervisor.mm.pagetable import (
+    get_page_and_type_from_mfn,
+    get_page_and_type_preemptible,
+    get_page_type,
+    put_old_guest_table,
+    put_page_and_type,
+    put_page_and_type_preemptible,
+    put_page_type,
+)
+from euxen.hypervisor.mm.update import mod_l1_entry, mod_ln_entry
+from euxen.hypervisor.mm.xen_slots import fill_ro_mpt, m2p_strict, zap_ro_mpt
 from euxen.hypervisor.records import DomainRecord, MachineRecord, PageInfo, VcpuRecord
 
 MMU_UPDATE_PREEMPTED = 1 << 31
@@ -91,12 +99,23 @@ def _done_before(block: int, vcpu: int, count: int, pdone: int) -> int:
 
 @native
 def _preempt(vcpu: int, rest: int, count: int, pdone: int, foreign: int) -> int:
-    """Have the rest of a batch done later."""
+    """Have the hypercall made again, with these arguments."""
     store64(vcpu + VcpuRecord.continuation, rest)
-    store64(vcpu + VcpuRecord.continuation + 8, count | MMU_UPDATE_PREEMPTED)
+    store64(vcpu + VcpuRecord.continuation + 8, count)
     store64(vcpu + VcpuRecord.continuation + 16, pdone)
     store64(vcpu + VcpuRecord.continuation + 24, foreign)
     return PREEMPTED
+
+
+@native
+def _finish_batch(vcpu: int, rest: int, count: int, pdone: int, foreign: int, error: int) -> int:
+    """The answer to a batch of which ``count`` requests are left, or have the rest of it done later."""
+    if error == -ERESTART:
+        return _preempt(vcpu, rest, count | MMU_UPDATE_PREEMPTED, pdone, foreign)
+    if put_old_guest_table(load64(vcpu + VcpuRecord.domain)):
+        # What the answer is going to be takes the place of an argument that is not needed any more.
+        return _preempt(vcpu, 0, MMU_UPDATE_PREEMPTED, 0, error)
+    return error
 
 
 @native
@@ -119,7 +138,7 @@ def _pt_update(domain: int, pointer: int, value: int, preserve_ad: int) -> int:
             error = write_word(domain, host, value)
     elif get_page_type(page, pg.PGT_writable_page) == 0:
         error = write_word(domain, host, value)
-        put_page_type(page, 0)
+        put_page_type(page)
     put_page(page)
     return error
 
@@ -143,6 +162,8 @@ def do_mmu_update(block: int, requests: int, count: int, pdone: int, foreign: in
     vcpu = load64(block + CpuBlock.vcpu)
     domain = load64(vcpu + VcpuRecord.domain)
     count &= 0xFFFF_FFFF
+    if put_old_guest_table(domain):
+        return _preempt(vcpu, requests, count, pdone, foreign)
     if count == MMU_UPDATE_PREEMPTED and requests == 0:
         return foreign << 32 >> 32
     if not addr_ok(requests):
@@ -155,8 +176,8 @@ def do_mmu_update(block: int, requests: int, count: int, pdone: int, foreign: in
     error = 0
     done = 0
     while done < count:
-        if done and load64(block + CpuBlock.kicked):
-            error = _preempt(vcpu, requests, count - done, pdone, foreign)
+        if put_old_guest_table(domain) or (done and load64(block + CpuBlock.kicked)):
+            error = -ERESTART
             break
         if copy_from_guest(block, request, requests, MmuUpdate.size):
             error = -XEN_EFAULT
@@ -176,7 +197,7 @@ def do_mmu_update(block: int, requests: int, count: int, pdone: int, foreign: in
         done += 1
     if pdone:
         put_guest(block, pdone, before + done, 4)
-    return error
+    return _finish_batch(vcpu, requests, count - done, pdone, foreign, error)
 
 
 @native
@@ -236,13 +257,10 @@ def do_update_va_mapping(block: int, address: int, value: int, flags: int) -> in
 @native
 def pin(domain: int, frame: int, kind: int) -> int:
     """MMUEXT_PIN_L1_TABLE to MMUEXT_PIN_L4_TABLE."""
-    page = get_page_from_mfn(domain, frame)
-    if not page:
-        return -XEN_EINVAL
-    error = get_page_type(page, kind)
+    error = get_page_and_type_preemptible(domain, frame, kind, 0)
     if error:
-        put_page(page)
         return error
+    page = page_of(load64(domain + DomainRecord.machine), frame)
     if or64(page + PageInfo.type_info, pg.PGT_pinned) & pg.PGT_pinned:
         put_page_and_type(page)
         return -XEN_EINVAL
@@ -258,21 +276,23 @@ def _unpin(domain: int, frame: int) -> int:
     if not and64(page + PageInfo.type_info, ~pg.PGT_pinned) & pg.PGT_pinned:
         put_page(page)
         return -XEN_EINVAL
-    put_page_and_type(page)
+    put_page_and_type_preemptible(domain, page)
     put_page(page)
     return 0
 
 
 @native
 def new_guest_cr3(block: int, frame: int) -> int:
-    """MMUEXT_NEW_BASEPTR."""
+    """MMUEXT_NEW_BASEPTR; 0 or a negative errno. After -ERESTART it may or may not have happened."""
     vcpu = load64(block + CpuBlock.vcpu)
     domain = load64(vcpu + VcpuRecord.domain)
     old = load64(vcpu + VcpuRecord.guest_table)
     if frame == old:
         store64(block + CpuBlock.flush_pending, 1)
         return 0
-    error = get_page_and_type_from_mfn(domain, frame, pg.PGT_l4_page_table)
+    error = put_old_guest_table(domain)
+    if not error:
+        error = get_page_and_type_preemptible(domain, frame, pg.PGT_l4_page_table, 0)
     if error:
         return error
     if not m2p_strict(domain):
@@ -280,7 +300,7 @@ def new_guest_cr3(block: int, frame: int) -> int:
     store64(vcpu + VcpuRecord.guest_table, frame)
     call2(load64(block + CpuBlock.switch_root), block, frame << pg.PAGE_SHIFT)
     if old:
-        put_page_and_type(page_of(load64(domain + DomainRecord.machine), old))
+        return put_page_and_type_preemptible(domain, page_of(load64(domain + DomainRecord.machine), old))
     return 0
 
 
@@ -293,7 +313,7 @@ def _new_user_cr3(block: int, frame: int) -> int:
     if frame == old:
         return 0
     if frame:
-        error = get_page_and_type_from_mfn(domain, frame, pg.PGT_l4_page_table)
+        error = get_page_and_type_preemptible(domain, frame, pg.PGT_l4_page_table, 0)
         if error:
             return error
         if m2p_strict(domain):
@@ -301,7 +321,7 @@ def _new_user_cr3(block: int, frame: int) -> int:
     store64(vcpu + VcpuRecord.guest_table_user, frame)
     call2(load64(block + CpuBlock.switch_user_root), block, frame << pg.PAGE_SHIFT)
     if old:
-        put_page_and_type(page_of(load64(domain + DomainRecord.machine), old))
+        return put_page_and_type_preemptible(domain, page_of(load64(domain + DomainRecord.machine), old))
     return 0
 
 
@@ -386,7 +406,10 @@ def _mmuext(block: int, vcpu: int, op: int) -> int:
 def do_mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: int) -> int:
     """HYPERVISOR_mmuext_op."""
     vcpu = load64(block + CpuBlock.vcpu)
+    domain = load64(vcpu + VcpuRecord.domain)
     count &= 0xFFFF_FFFF
+    if put_old_guest_table(domain):
+        return _preempt(vcpu, operations, count, pdone, foreign)
     if count == MMU_UPDATE_PREEMPTED and operations == 0:
         return foreign << 32 >> 32
     if not addr_ok(operations):
@@ -399,8 +422,8 @@ def do_mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: i
     error = 0
     done = 0
     while done < count:
-        if done and load64(block + CpuBlock.kicked):
-            error = _preempt(vcpu, operations, count - done, pdone, foreign)
+        if put_old_guest_table(domain) or (done and load64(block + CpuBlock.kicked)):
+            error = -ERESTART
             break
         if copy_from_guest(block, op, operations, MmuextOp.size):
             error = -XEN_EFAULT
@@ -412,4 +435,4 @@ def do_mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: i
         done += 1
     if pdone:
         put_guest(block, pdone, before + done, 4)
-    return error
+    return _finish_batch(vcpu, operations, count - done, pdone, foreign, error)

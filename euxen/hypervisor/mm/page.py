@@ -7,8 +7,22 @@ of its entries was found to be harmless. Everything else here is bookkeeping for
 
 from __future__ import annotations
 
+from euxen.abi.errno import XEN_EINVAL
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import add64, and64, call3, cas64, load64, native, or64, shr, signed, store64, ult
+from euxen.cpu.native.language import (
+    add64,
+    and64,
+    call2,
+    call3,
+    cas64,
+    load64,
+    native,
+    or64,
+    shr,
+    signed,
+    store64,
+    ult,
+)
 from euxen.hypervisor.mm.heap import free_frame
 from euxen.hypervisor.mm.outside_writes import forget_code
 from euxen.hypervisor.records import PAGE_INFO_SHIFT, DomainRecord, MachineRecord, PageInfo
@@ -27,12 +41,23 @@ PGT_writable_page = signed(7 << 61)
 PGT_type_mask = signed(7 << 61)
 PGT_pinned = 1 << 59
 PGT_validated = 1 << 58
+PGT_partial = 1 << 56
 PGT_count_mask = (1 << 55) - 1
 
 # PageInfo.count_info
 PGC_allocated = signed(1 << 63)
 PGC_xen_heap = 1 << 62
 PGC_count_mask = (1 << 57) - 1
+
+PTF_partial_set = 1
+"""PageInfo.partial_flags: the entry at which a table's validation stopped keeps a reference to the page it maps.
+As a flag of ``drop_type``: do no more than to undo what was done for a page that is partly validated."""
+PTF_retain_ref_on_restart = 16
+"""The caller of get_page_and_type_preemptible wants to keep the general reference after -ERESTART."""
+ERESTART = 85
+"""Negated, what an operation returns that has to be made again to go on. No guest sees it."""
+VALIDATE, RESUME = 1, 2
+"""What is left to do for ``take_type``'s caller: validate the page from the start, or from where that stopped."""
 
 
 @native
@@ -164,6 +189,83 @@ def set_allocated(page: int) -> int:
     """Have a reference that the caller holds stand for the domain's hold on its page."""
     if or64(page + PageInfo.count_info, PGC_allocated) & PGC_allocated:
         put_page(page)
+    return 0
+
+
+@native
+def get_page_light(page: int) -> int:
+    """Take one more reference to a page that the caller has one to (get_page_light)."""
+    while True:
+        count = load64(page + PageInfo.count_info)
+        if cas64(page + PageInfo.count_info, count, count + 1) == count:
+            return 0
+
+
+@native
+def take_type(page: int, kind: int) -> int:
+    """Take a reference to a page as a type, changing its type if it is free to change: the start of get_page_type.
+
+    The caller holds a general reference. Returns 0, a negative errno, or VALIDATE or RESUME: until its caller has
+    done that, nobody else can use the page.
+    """
+    while True:
+        info = load64(page + PageInfo.type_info)
+        new = info + 1
+        if new & PGT_count_mask == 0:
+            return -XEN_EINVAL
+        if info & PGT_count_mask == 0:
+            if info & PGT_type_mask != kind:
+                new = (new & ~(PGT_type_mask | PGT_validated)) | kind
+        elif info & PGT_type_mask != kind:
+            return -XEN_EINVAL
+        elif not info & PGT_validated:
+            if not info & PGT_partial:
+                return -XEN_EINVAL
+            # Its one reference as this type becomes the caller's.
+            new = info & ~PGT_partial
+        if kind == PGT_writable_page or kind == PGT_shared_page:
+            new |= PGT_validated
+        if cas64(page + PageInfo.type_info, info, new) == info:
+            break
+    if info & PGT_type_mask != kind and kind != PGT_writable_page:
+        _forget_writable(page)
+    if new & PGT_validated:
+        return 0
+    if info & PGT_partial:
+        return RESUME
+    # Sets nr_validated_ptes and partial_flags too.
+    store64(page + PageInfo.linear_pt_count, 0)
+    return VALIDATE
+
+
+@native
+def drop_type(page: int, flags: int) -> int:
+    """Drop a reference to a page as its type (the start of _put_page_type).
+
+    Returns 0; or, for the last reference to a page table, the type_info that it had: what its entries refer to has to
+    be given up then, and until that is done nobody else can use the page.
+    """
+    while True:
+        info = load64(page + PageInfo.type_info)
+        if flags & PTF_partial_set and not info & PGT_partial:
+            return 0
+        new = info - 1
+        level = level_of(info)
+        last = new & PGT_count_mask == 0 and level >= 1 and level <= 4 and new & (PGT_validated | PGT_partial)
+        if last:
+            new = info & ~(PGT_validated | PGT_partial)
+        if cas64(page + PageInfo.type_info, info, new) == info:
+            return info if last else 0
+
+
+@native
+def _forget_writable(page: int) -> int:
+    """No CPU may be left with a writable translation of a frame that becomes a page table."""
+    domain = load64(page + PageInfo.owner)
+    block = load64(domain + DomainRecord.block)
+    if block:
+        machine = load64(domain + DomainRecord.machine)
+        call2(load64(block + CpuBlock.forget_frame), block, frame_of(machine, page))
     return 0
 
 

@@ -11,9 +11,10 @@ from euxen.abi.xen import VMASST_TYPE_writable_pagetables
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import call1, load64, native
 from euxen.hypervisor.mm import page as pg
+from euxen.hypervisor.mm.entries import _PAGE_PRESENT, _PAGE_RW, mfn_in
 from euxen.hypervisor.mm.mmu import l1_entry_host
 from euxen.hypervisor.mm.page import get_page_from_mfn, host_of, put_page
-from euxen.hypervisor.mm.pagetable import _PAGE_PRESENT, _PAGE_RW, mfn_in, mod_l1_entry
+from euxen.hypervisor.mm.update import mod_l1_entry
 from euxen.hypervisor.records import DomainRecord, PageInfo, VcpuRecord
 from euxen.hypervisor.traps import is_user
 

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from euxen.cpu.native.language import and64, load64, native
+from euxen.cpu.native.language import and64, load64, native, store64
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm.page import page_of, put_page_alloc_ref
-from euxen.hypervisor.mm.pagetable import put_page_and_type
+from euxen.hypervisor.mm.page import ERESTART, page_of, put_page_alloc_ref
+from euxen.hypervisor.mm.pagetable import put_old_guest_table, put_page_and_type_preemptible
 from euxen.hypervisor.records import DomainRecord, MachineRecord, PageInfo
 
 
 @native
 def relinquish(machine: int, domain: int) -> int:
-    """Drop pins, from the top level down, and then every page's allocation.
+    """Drop pins, from the top level down, undo what is partly validated, and then drop every page's allocation.
 
-    Returns how many pages are left: those that other domains have mapped.
+    Returns 0, or -ERESTART if it was interrupted and has to be called again.
     """
     end = load64(machine + MachineRecord.heap_top)
     for level in range(4, 0, -1):
         for frame in range(end):
+            if put_old_guest_table(domain):
+                return -ERESTART
             page = page_of(machine, frame)
             if load64(page + PageInfo.owner) == domain:
                 info = load64(page + PageInfo.type_info)
                 if info & pg.PGT_pinned and pg.level_of(info) == level:
                     and64(page + PageInfo.type_info, ~pg.PGT_pinned)
-                    put_page_and_type(page)
+                    put_page_and_type_preemptible(domain, page)
+                elif info & pg.PGT_partial and pg.level_of(info) == level:
+                    # Its general reference is PGT_partial's, with which it goes.
+                    pg.get_page_light(page)
+                    store64(domain + DomainRecord.old_guest_table, page)
+    if put_old_guest_table(domain):
+        return -ERESTART
     for frame in range(end):
         page = page_of(machine, frame)
         if load64(page + PageInfo.owner) == domain:
             put_page_alloc_ref(page)
-    return load64(domain + DomainRecord.tot_pages) + load64(domain + DomainRecord.xenheap_pages)
+    return 0

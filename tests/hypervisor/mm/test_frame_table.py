@@ -2,10 +2,13 @@
 
 The rule, as the model has it: a page table that is in use says what each frame that it maps has to be, and so do
 the tables below it. A change is allowed where all that is said agrees. What is said is found out anew, from the
-contents of memory and the list of pinned tables, and not by counting.
+contents of memory and the list of pinned tables, and not by counting. Where an operation was interrupted, the frame
+table says how many entries of which tables count already.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import assume, settings
@@ -13,14 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from euxen.cpu.unicorn.engine import UnicornEngine
-from euxen.hypervisor.audit import audit
+from euxen.hypervisor.audit import FIELDS, audit
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.foreign import ForeignPage
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import Machine
-from euxen.hypervisor.mm import mmu
+from euxen.hypervisor.mm import mmu, pagetable
+from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.pagetable import PGT_TABLES
+from euxen.hypervisor.records import PageInfo
 
 FRAMES = 20
 PRESENT, RW, PCD, PSE, GLOBAL, NX = 1, 2, 0x10, 0x80, 0x100, 1 << 63
@@ -32,6 +37,8 @@ XENS = range(256, 272)
 FRAME = st.integers(0, FRAMES - 1)
 LEVEL = st.sampled_from([1, 1, 1, 2, 2, 3, 4])
 SLOT = st.sampled_from([0, 1, 255, 256, 271, 272, 511])
+STEPS = st.sampled_from([0, 0, 0, 1, 2, 3, 300, 2000])
+"""How often a hypercall is made that is interrupted whenever it may be; 0: it is not interrupted."""
 ENTRY = st.tuples(
     st.sampled_from(["mine"] * 12 + ["other's", "Xen's", "no frame"]),
     FRAME,
@@ -55,6 +62,8 @@ class FrameTable(RuleBasedStateMachine):
         self.frames, self.others = (list(self.control.populate_physmap(one.domid, 0, FRAMES)) for one in self.domains)
         self.pins: dict[int, int] = {}
         self.held: list[ForeignPage] = []
+        assert self.domain.engine is not None
+        self.block = self.domain.engine.block
 
     def _make_domain(self) -> Domain:
         return self.control.domain(self.control.create_domain(2 * FRAMES))
@@ -62,6 +71,7 @@ class FrameTable(RuleBasedStateMachine):
     def teardown(self) -> None:
         for page in self.held:
             page.release()
+        self.block["kicked"] = 1
         for domain in self.domains:
             self.control.destroy_domain(domain.domid)
         assert audit(self.machine, self.hypervisor.domains.values()) == []
@@ -82,29 +92,38 @@ class FrameTable(RuleBasedStateMachine):
             raise ValueError
         return target, (WRITABLE if entry & RW else None) if level == 1 else level - 1
 
+    def partly_validated(self) -> Iterator[tuple[int, int, int]]:
+        """Tables of which some entries count already: frame, level, and how many."""
+        words = self.machine.frame_table.words()
+        for frame in self.frames:
+            info = PageInfo.unpack_from(words[frame * FIELDS : (frame + 1) * FIELDS].cast("B"))
+            if info.type_info & pg.PGT_partial:
+                yield frame, info.type_info >> 61, info.nr_validated_ptes
+
     def types(self, pins: dict[int, int], new: tuple[int, int, int] | None = None) -> dict[int, int] | None:
         """What each frame has to be; None where that contradicts itself.
 
         ``new``: an entry (frame, slot, value) that comes in, while what it replaces is still there.
         """
         known = {page.frame: WRITABLE for page in self.held}
-        todo = list(pins.items())
+        todo = [(frame, kind, 512) for frame, kind in pins.items()]
+        todo += self.partly_validated()
         done = set()
         while todo:
-            frame, kind = todo.pop()
+            frame, kind, count = todo.pop()
             if known.setdefault(frame, kind) != kind:
                 return None
-            if kind == WRITABLE or frame in done:
+            if kind == WRITABLE or (frame, count) in done:
                 continue
-            done.add(frame)
-            entries = list(enumerate(self.entries(frame)))
+            done.add((frame, count))
+            entries = list(enumerate(self.entries(frame)[:count]))
             if new and new[0] == frame:
                 entries.append(new[1:])
             try:
                 said = [self.says(kind, slot, entry) for slot, entry in entries]
             except ValueError:
                 return None
-            todo += [(target, wanted) for target, wanted in filter(None, said) if wanted is not None]
+            todo += [(target, wanted, 512) for target, wanted in filter(None, said) if wanted is not None]
         return known
 
     # What happens
@@ -121,6 +140,21 @@ class FrameTable(RuleBasedStateMachine):
         # Above level 1 without RW it could be a linear mapping, which the model does not know.
         return frame << 12 | flags | (RW if level > 1 else 0)
 
+    def interrupted(self, steps: int, operation: Callable[[], int]) -> int:
+        """Make an operation, or so many steps of it; -ERESTART if there is more to do."""
+        self.block["kicked"] = int(steps > 0)
+        error = -pg.ERESTART
+        for _ in range(max(steps, 1)):
+            error = operation()
+            if error != -pg.ERESTART:
+                break
+        self.block["kicked"] = 0
+        return error
+
+    def undone(self, steps: int) -> bool:
+        """Whether what an earlier operation left to undo is undone now: no operation begins before."""
+        return self.interrupted(steps, lambda: pagetable.put_old_guest_table(self.domain.record.address)) == 0
+
     @initialize()
     def make_a_tree(self) -> None:
         """One that maps two pages and itself, so that there is something from the start."""
@@ -130,17 +164,21 @@ class FrameTable(RuleBasedStateMachine):
         self.entries(l2)[0] = l1 << 12 | PRESENT | RW
         self.entries(l1)[0] = pages[0] << 12 | PRESENT | RW
         self.entries(l1)[1] = l1 << 12 | PRESENT
-        self.pin(0, 4)
+        self.pin(0, 4, 0)
 
-    @rule(number=FRAME, level=LEVEL)
-    def pin(self, number: int, level: int) -> None:
+    @rule(number=FRAME, level=LEVEL, steps=STEPS)
+    def pin(self, number: int, level: int, steps: int) -> None:
+        if not self.undone(steps):
+            return
         frame = self.frames[number]
         allowed = self.types({**self.pins, frame: level}) if self.pins.get(frame, level) == level else None
-        error = mmu.pin(self.domain.record.address, frame, PGT_TABLES[level])
+        error = self.interrupted(steps, lambda: mmu.pin(self.domain.record.address, frame, PGT_TABLES[level]))
         if frame in self.pins:
             assert error
-        else:
+        elif error != -pg.ERESTART:
             assert bool(error) == (allowed is None)
+        else:
+            assert steps
         if not error:
             self.pins[frame] = level
 
@@ -150,9 +188,18 @@ class FrameTable(RuleBasedStateMachine):
         assert types is not None
         return types
 
-    @rule(number=FRAME)
-    def unpin(self, number: int) -> None:
+    @rule(number=FRAME, steps=STEPS)
+    def go_on(self, number: int, steps: int) -> None:
+        """Pin a table of which some is validated."""
+        for frame, level, _ in list(self.partly_validated())[number : number + 1]:
+            self.pin(self.frames.index(frame), level, steps)
+
+    @rule(number=FRAME, steps=STEPS)
+    def unpin(self, number: int, steps: int) -> None:
+        if not self.undone(steps):
+            return
         frame = self.frames[number]
+        self.block["kicked"] = int(steps > 0)
         error = mmu._unpin(self.domain.record.address, frame)
         assert bool(error) == (frame not in self.pins)
         self.pins.pop(frame, None)
@@ -164,22 +211,25 @@ class FrameTable(RuleBasedStateMachine):
         assume(self.known().get(frame, WRITABLE) == WRITABLE)
         self.entries(frame)[slot] = self.entry(parts, level)
 
-    @rule(number=FRAME, slot=SLOT, parts=ENTRY)
-    def update(self, number: int, slot: int, parts: tuple[str, int, int]) -> None:
+    @rule(number=FRAME, slot=SLOT, parts=ENTRY, steps=STEPS)
+    def update(self, number: int, slot: int, parts: tuple[str, int, int], steps: int) -> None:
         """MMU_NORMAL_PT_UPDATE."""
+        if not self.undone(steps):
+            return
         frame = self.frames[number]
         level = self.known().get(frame, WRITABLE)
         value = self.entry(parts, 1 if level == WRITABLE else level)
         old = self.entries(frame)[slot]
-        if level == 4 and slot in XENS:
+        if (level == 4 and slot in XENS) or frame in [frame for frame, _, _ in self.partly_validated()]:
             allowed = False
         elif level == WRITABLE:
             allowed = True
         else:
             allowed = self.types(self.pins, (frame, slot, value)) is not None
         signed = value - (1 << 64) if value >> 63 else value
-        error = mmu._pt_update(self.domain.record.address, (frame << 12) + slot * 8, signed, 0)
-        assert bool(error) == (not allowed)
+        pointer = (frame << 12) + slot * 8
+        error = self.interrupted(steps, lambda: mmu._pt_update(self.domain.record.address, pointer, signed, 0))
+        assert bool(error) == (not allowed) or (steps and error == -pg.ERESTART)
         new = self.entries(frame)[slot]
         if error:
             assert new == old
