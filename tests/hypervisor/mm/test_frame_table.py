@@ -100,6 +100,16 @@ class FrameTable(RuleBasedStateMachine):
             if info.type_info & pg.PGT_partial:
                 yield frame, info.type_info >> 61, info.nr_validated_ptes
 
+    def may_map_itself(self, frame: int, level: int) -> bool:
+        """Whether a table, or one below it, has what could be a linear mapping: the model does not know these."""
+        if level == 1 or frame not in self.frames:
+            return False
+        for slot, entry in enumerate(self.entries(frame)):
+            if entry & PRESENT and not (level == 4 and slot in XENS):
+                if not entry & RW or self.may_map_itself((entry & ADDRESS) >> 12, level - 1):
+                    return True
+        return False
+
     def types(self, pins: dict[int, int], new: tuple[int, int, int] | None = None) -> dict[int, int] | None:
         """What each frame has to be; None where that contradicts itself.
 
@@ -137,7 +147,7 @@ class FrameTable(RuleBasedStateMachine):
             "Xen's": self.machine.m2p_frames()[0],
             "no frame": self.machine.frames + number,
         }[whose]
-        # Above level 1 without RW it could be a linear mapping, which the model does not know.
+        # Above level 1 without RW it could be a linear mapping.
         return frame << 12 | flags | (RW if level > 1 else 0)
 
     def interrupted(self, steps: int, operation: Callable[[], int]) -> int:
@@ -171,6 +181,7 @@ class FrameTable(RuleBasedStateMachine):
         if not self.undone(steps):
             return
         frame = self.frames[number]
+        assume(not self.may_map_itself(frame, level))
         allowed = self.types({**self.pins, frame: level}) if self.pins.get(frame, level) == level else None
         error = self.interrupted(steps, lambda: mmu.pin(self.domain.record.address, frame, PGT_TABLES[level]))
         if frame in self.pins:
