@@ -227,7 +227,9 @@ def take_type(page: int, kind: int) -> int:
             new |= PGT_validated
         if cas64(page + PageInfo.type_info, info, new) == info:
             break
-    if info & PGT_type_mask != kind and kind != PGT_writable_page:
+    if kind == PGT_writable_page:
+        return 0
+    if info & PGT_type_mask != kind:
         _forget_writable(page)
     if new & PGT_validated:
         return 0
@@ -249,13 +251,11 @@ def drop_type(page: int, flags: int) -> int:
         info = load64(page + PageInfo.type_info)
         if flags & PTF_partial_set and not info & PGT_partial:
             return 0
-        new = info - 1
-        level = level_of(info)
-        last = new & PGT_count_mask == 0 and level >= 1 and level <= 4 and new & (PGT_validated | PGT_partial)
-        if last:
-            new = info & ~(PGT_validated | PGT_partial)
+        new, last = info - 1, 0
+        if new & PGT_count_mask == 0 and is_table(info) and info & (PGT_validated | PGT_partial):
+            new, last = info & ~(PGT_validated | PGT_partial), info
         if cas64(page + PageInfo.type_info, info, new) == info:
-            return info if last else 0
+            return last
 
 
 @native
@@ -276,6 +276,12 @@ def flush_domain_tlb(domain: int) -> int:
     if block:
         store64(block + CpuBlock.flush_pending, 1)
     return 0
+
+
+@native
+def is_table(type_info: int) -> int:
+    """Whether a type is that of a page table."""
+    return 1 if ult(shr(type_info, 61) - 1, 4) else 0
 
 
 @native
