@@ -162,7 +162,9 @@ class _Parser:
         return text
 
     def set_format(self, text: str) -> None:
-        self.format = self.choose("format", DiskFormat, text or DiskFormat.RAW, self.format)
+        if not text and self.format not in (None, DiskFormat.RAW):
+            self.complain("format respecified", text)
+        self.format = self.choose("format", DiskFormat, text, self.format) if text else DiskFormat.RAW
 
     def set_access(self, text: str) -> None:
         if text in ("r", "ro"):

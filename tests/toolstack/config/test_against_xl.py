@@ -169,6 +169,7 @@ disk_parts = st.sampled_from(
 @example("tap2:tapdisk:qcow2:/x,xvda")
 @example("foo=bar,xvda")
 @example("x,,hdc:cdrom:disk,r")
+@example("qcow2:format=")
 def test_any_disk(xl: RealXl, spec: str) -> None:
     text = f"{BASE}disk=[{quoted(spec)}]"
     if compare(xl, text):
