@@ -25,9 +25,9 @@ from euxen.cpu.descriptor import NO_DESCRIPTOR, code_fault, install, stack_fault
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.exits import request_exit
 from euxen.cpu.native.language import call4, load32, load64, native, shr, store8, store32, store64
+from euxen.hypervisor.continuation import DEFER, PREEMPTED
 from euxen.hypervisor.guest_access import copy_from_guest
 from euxen.hypervisor.hypercalls.native import IRET, dispatch, multicall
-from euxen.hypervisor.mm.mmu import DEFER, PREEMPTED
 from euxen.hypervisor.records import DomainRecord, VcpuRecord
 from euxen.hypervisor.time import (
     check_deadlines,

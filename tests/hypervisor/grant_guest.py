@@ -27,13 +27,13 @@ from euxen.abi.xen import DOMID_SELF, HYPERVISOR_grant_table_op, HYPERVISOR_upda
 from euxen.cpu.native.language import unsigned
 from euxen.cpu.unicorn.engine import UnicornEngine
 from euxen.hypervisor import traps
+from euxen.hypervisor.continuation import DEFER, PREEMPTED
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.grant_table import DEFAULT_GRANT_LIMITS, GrantLimits
 from euxen.hypervisor.hypercalls import native, table
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import PAGE_SIZE, Machine
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm.mmu import DEFER, PREEMPTED
 from euxen.hypervisor.records import PageInfo
 
 S = TypeVar("S", bound=Structure)

@@ -19,6 +19,7 @@ from euxen.abi.grant_table import (
 )
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import load16, load32, load64, native, store16, store32, store64
+from euxen.hypervisor.continuation import DEFER, PREEMPTED, create_continuation
 from euxen.hypervisor.grants.acquiring import AGAIN
 from euxen.hypervisor.grants.copying import copy_end, copy_one
 from euxen.hypervisor.grants.entries import table_of
@@ -26,7 +27,6 @@ from euxen.hypervisor.grants.mapping import map_grant_ref
 from euxen.hypervisor.grants.records import GNTTAB_UNMAP_BATCH_SIZE, GrantTableRecord, UnmapCommon
 from euxen.hypervisor.grants.unmapping import unmap_and_replace, unmap_common_complete, unmap_grant_ref
 from euxen.hypervisor.guest_access import addr_ok, copy_from_guest, copy_to_guest
-from euxen.hypervisor.mm.mmu import DEFER, PREEMPTED
 from euxen.hypervisor.mm.page import flush_domain_tlb
 from euxen.hypervisor.records import VcpuRecord
 
@@ -39,21 +39,11 @@ REPLACE_STATUS = GnttabUnmapAndReplace.offsetof("status")
 
 
 @native
-def _continue_with(vcpu: int, command: int, operations: int, count: int, fourth: int) -> int:
-    """Have the rest of a batch done later."""
-    store64(vcpu + VcpuRecord.continuation, command)
-    store64(vcpu + VcpuRecord.continuation + 8, operations)
-    store64(vcpu + VcpuRecord.continuation + 16, count)
-    store64(vcpu + VcpuRecord.continuation + 24, fourth)
-    return PREEMPTED
-
-
-@native
 def _map_batch(block: int, vcpu: int, domain: int, operations: int, count: int, fourth: int) -> int:
     op = table_of(domain) + GrantTableRecord.op
     for i in range(count):
         if i and load64(block + CpuBlock.kicked):
-            return _continue_with(vcpu, GNTTABOP_map_grant_ref, operations, count - i, fourth)
+            return create_continuation(vcpu, GNTTABOP_map_grant_ref, operations, count - i, fourth)
         if copy_from_guest(block, op, operations, GnttabMapGrantRef.size):
             return -XEN_EFAULT
         map_grant_ref(domain, op)
@@ -111,7 +101,7 @@ def _unmap_batch(block: int, vcpu: int, domain: int, command: int, operations: i
         count -= some
         operations += some * size
         if count and load64(block + CpuBlock.kicked):
-            return _continue_with(vcpu, command, operations, count, fourth)
+            return create_continuation(vcpu, command, operations, count, fourth)
     return 0
 
 
@@ -134,7 +124,7 @@ def _copy_batch(block: int, vcpu: int, domain: int, operations: int, count: int,
             i += 1
     copy_end(domain)
     if result == PREEMPTED:
-        return _continue_with(vcpu, GNTTABOP_copy, operations, count - i, fourth)
+        return create_continuation(vcpu, GNTTABOP_copy, operations, count - i, fourth)
     return result
 
 

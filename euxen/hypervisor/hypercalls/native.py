@@ -45,11 +45,12 @@ from euxen.cpu.block import CpuBlock
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.exits import request_exit
 from euxen.cpu.native.language import load64, native, store64, ult
+from euxen.hypervisor.continuation import DEFER, PREEMPTED, create_continuation
 from euxen.hypervisor.descriptors import do_set_gdt, do_update_descriptor
 from euxen.hypervisor.event_channel import evtchn_close, evtchn_send, evtchn_unmask
 from euxen.hypervisor.grants.operations import do_grant_table_op
 from euxen.hypervisor.guest_access import addr_ok, copy_from_guest, copy_to_guest, get_guest, put_guest
-from euxen.hypervisor.mm.mmu import DEFER, PREEMPTED, do_mmu_update, do_mmuext_op, do_update_va_mapping
+from euxen.hypervisor.mm.mmu import do_mmu_update, do_mmuext_op, do_update_va_mapping
 from euxen.hypervisor.records import DomainRecord, VcpuRecord
 from euxen.hypervisor.sched import block_enable_events
 from euxen.hypervisor.time import (
@@ -141,9 +142,7 @@ def _preempt_call(block: int, vcpu: int, calls: int, count: int) -> int:
     """A call of a multicall was preempted: its entry gets the arguments with which it goes on."""
     if copy_to_guest(block, calls + MULTICALL_ARGS, vcpu + VcpuRecord.continuation, 4 * 8):
         return -XEN_EFAULT
-    store64(vcpu + VcpuRecord.continuation, calls)
-    store64(vcpu + VcpuRecord.continuation + 8, count)
-    return PREEMPTED
+    return create_continuation(vcpu, calls, count, 0, 0)
 
 
 @native

@@ -38,6 +38,7 @@ from euxen.abi.xen import (
 )
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import and64, call2, call3, copy, fill, load32, load64, native, or64, store64
+from euxen.hypervisor.continuation import DEFER, create_continuation
 from euxen.hypervisor.guest_access import LOAD, addr_ok, copy_from_guest, get_guest, guest_host, put_guest
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.entries import _PAGE_PRESENT, PADDR_MASK
@@ -66,10 +67,8 @@ from euxen.hypervisor.records import DomainRecord, MachineRecord, PageInfo, Vcpu
 
 MMU_UPDATE_PREEMPTED = 1 << 31
 PSE = 0x80
-DEFER = 1 << 40
-"""What a native hypercall returns when Python has to take it from the start."""
-PREEMPTED = 1 << 41
-"""What it returns when it has to be made again, with the arguments in the vCPU's ``continuation``."""
+GO_ON = 1 << 42
+"""What the start of a batch says where there is nothing to answer yet."""
 
 ARG1 = MmuextOp.offsetof("arg1")
 ARG2 = MmuextOp.offsetof("arg2")
@@ -98,23 +97,25 @@ def _done_before(block: int, vcpu: int, count: int, pdone: int) -> int:
 
 
 @native
-def _preempt(vcpu: int, rest: int, count: int, pdone: int, foreign: int) -> int:
-    """Have the hypercall made again, with these arguments."""
-    store64(vcpu + VcpuRecord.continuation, rest)
-    store64(vcpu + VcpuRecord.continuation + 8, count)
-    store64(vcpu + VcpuRecord.continuation + 16, pdone)
-    store64(vcpu + VcpuRecord.continuation + 24, foreign)
-    return PREEMPTED
+def _start_batch(vcpu: int, requests: int, count: int, pdone: int, foreign: int) -> int:
+    """What there is to answer before a batch is looked at, or GO_ON."""
+    if put_old_guest_table(load64(vcpu + VcpuRecord.domain)):
+        return create_continuation(vcpu, requests, count, pdone, foreign)
+    if count == MMU_UPDATE_PREEMPTED and requests == 0:
+        return foreign << 32 >> 32
+    if not addr_ok(requests):
+        return -XEN_EFAULT
+    return GO_ON if is_self(foreign) else DEFER
 
 
 @native
 def _finish_batch(vcpu: int, rest: int, count: int, pdone: int, foreign: int, error: int) -> int:
     """The answer to a batch of which ``count`` requests are left, or have the rest of it done later."""
     if error == -ERESTART:
-        return _preempt(vcpu, rest, count | MMU_UPDATE_PREEMPTED, pdone, foreign)
+        return create_continuation(vcpu, rest, count | MMU_UPDATE_PREEMPTED, pdone, foreign)
     if put_old_guest_table(load64(vcpu + VcpuRecord.domain)):
         # What the answer is going to be takes the place of an argument that is not needed any more.
-        return _preempt(vcpu, 0, MMU_UPDATE_PREEMPTED, 0, error)
+        return create_continuation(vcpu, 0, MMU_UPDATE_PREEMPTED, 0, error)
     return error
 
 
@@ -162,13 +163,10 @@ def do_mmu_update(block: int, requests: int, count: int, pdone: int, foreign: in
     vcpu = load64(block + CpuBlock.vcpu)
     domain = load64(vcpu + VcpuRecord.domain)
     count &= 0xFFFF_FFFF
-    if put_old_guest_table(domain):
-        return _preempt(vcpu, requests, count, pdone, foreign)
-    if count == MMU_UPDATE_PREEMPTED and requests == 0:
-        return foreign << 32 >> 32
-    if not addr_ok(requests):
-        return -XEN_EFAULT
-    if not owns_tables(domain, foreign) or not is_self(foreign):
+    answer = _start_batch(vcpu, requests, count, pdone, foreign)
+    if answer != GO_ON:
+        return answer
+    if not owns_tables(domain, foreign):
         return DEFER
     before = _done_before(block, vcpu, count, pdone)
     count &= ~MMU_UPDATE_PREEMPTED
@@ -408,14 +406,9 @@ def do_mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: i
     vcpu = load64(block + CpuBlock.vcpu)
     domain = load64(vcpu + VcpuRecord.domain)
     count &= 0xFFFF_FFFF
-    if put_old_guest_table(domain):
-        return _preempt(vcpu, operations, count, pdone, foreign)
-    if count == MMU_UPDATE_PREEMPTED and operations == 0:
-        return foreign << 32 >> 32
-    if not addr_ok(operations):
-        return -XEN_EFAULT
-    if not is_self(foreign):
-        return DEFER
+    answer = _start_batch(vcpu, operations, count, pdone, foreign)
+    if answer != GO_ON:
+        return answer
     before = _done_before(block, vcpu, count, pdone)
     count &= ~MMU_UPDATE_PREEMPTED
     op = vcpu + VcpuRecord.scratch
