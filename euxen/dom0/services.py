@@ -5,16 +5,18 @@ Events arrive in a thread of their own; the machine's lock makes them and the to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from euxen.abi.xen import VIRQ_DOM_EXC
 from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.evtchn import Evtchn
 from euxen.dom0.xenstore import Connection, XenStore, XenStoreRing
 from euxen.dom0.xenstore_client import XenStoreClient
+from euxen.hypervisor.control import Control
 from euxen.hypervisor.errors import XenError
-from euxen.hypervisor.foreign import ForeignPage
-from euxen.hypervisor.hypervisor import Control
+from euxen.hypervisor.foreign import ForeignMapping
 
 
 @dataclass
@@ -24,7 +26,7 @@ class _Xenstored:
     control: Control
     events: Evtchn
     rings: dict[int, XenStoreRing] = field(default_factory=dict)
-    pages: dict[int, ForeignPage] = field(default_factory=dict)
+    pages: dict[int, ForeignMapping] = field(default_factory=dict)
     ports: dict[int, int] = field(default_factory=dict)
     store: XenStore | None = None
 
@@ -33,7 +35,7 @@ class _Xenstored:
         domid = connection.identity.domid
         assert self.store is not None
         try:
-            page = self.control.hold_foreign(domid, gfn)
+            page = self.control.map_foreign(domid, gfn)
             try:
                 local = self.events.bind_interdomain(domid, port, lambda: self._serve(domid))
             except XenError:
@@ -76,9 +78,30 @@ class Services:
         self.xenstore = XenStoreClient(self.store, self._xenstored.flush, control.lock)
         """For tools in Domain 0."""
         self.consoles: dict[int, ConsoleRing] = {}
-        self._console_pages: dict[int, ForeignPage] = {}
+        self._console_pages: dict[int, ForeignMapping] = {}
         self._console_ports: dict[int, int] = {}
         self.xenstore.write("/tool/xenstored", "")
+        self._watchers: list[Callable[[], None]] = []
+        self._dom_exc_port = 0
+
+    @contextlib.contextmanager
+    def watching_domains(self, changed: Callable[[], None]) -> Iterator[None]:
+        """Have ``changed`` called, in any thread, whenever a domain has shut down, or has died (VIRQ_DOM_EXC)."""
+        with self.control.lock:
+            if not self._watchers:
+                self._dom_exc_port = self.events.bind_virq(VIRQ_DOM_EXC, self._tell_watchers)
+            self._watchers.append(changed)
+        try:
+            yield
+        finally:
+            with self.control.lock:
+                self._watchers.remove(changed)
+                if not self._watchers:
+                    self.events.unbind(self._dom_exc_port)
+
+    def _tell_watchers(self) -> None:
+        for changed in list(self._watchers):
+            changed()
 
     def attach_console(self, domid: int, frame: int, port: int, wake: Callable[[], None]) -> ConsoleRing:
         """Serve a guest's console ring. Raises XenError.
@@ -87,7 +110,7 @@ class Services:
         the ring, and the guest waits: nothing grows here however much it writes.
         """
         with self.control.lock:
-            page = self._console_pages[domid] = self.control.hold_foreign(domid, frame)
+            page = self._console_pages[domid] = self.control.map_foreign(domid, frame)
             try:
                 local = self._console_ports[domid] = self.events.bind_interdomain(domid, port, wake)
             except XenError:

@@ -37,6 +37,9 @@ class MachineRecord(Structure):
     heap_top: int = u64()  # no frame from here on was ever handed out
     heap_lock: int = u64()
     free_pages: int = u64()  # all frames that can be allocated
+    outstanding_claims: int = u64()  # how many of them are promised to domains that have claims
+    domain_gone: int = u64()  # function: (machine), when nothing refers to a dead domain's pages any more
+    dom_exc_handler: int = u64()  # the DomainRecord of who gets VIRQ_DOM_EXC
     clock: int = u64()  # function: (machine) -> ns of system time
     clock_start: int = u64()  # the host's clock when the machine was made
     tsc_mul: int = u64()  # TSC ticks = ns * tsc_mul >> 32
@@ -52,7 +55,10 @@ class DomainRecord(Structure):
     shared_info_frame: int = u64()  # machine frame number
     tot_pages: int = u64()
     max_pages: int = u64()
-    is_dying: int = u64()
+    outstanding_pages: int = u64()  # claimed and not yet allocated
+    refcount: int = u64()  # one for each of its pages and for each that Xen shares with it, one until it is dead
+    is_dying: int = u64()  # DOMDYING_* below
+    pause_count: int = u64()  # what keeps the domain from running: pauses, and having shut down
     is_privileged: int = u64()
     vm_assist: int = u64()
     nr_l4_pages: int = u64()
@@ -70,6 +76,10 @@ class DomainRecord(Structure):
     watchdog_deadline: int = u64()  # ns: when the first of the watchdogs fires, 0 for never
     cmos_index: int = u64()  # what the guest wrote to port 0x70: arch.cmos_idx
     pci_address: int = u64()  # and to port 0xcf8: arch.pci_cf8
+
+
+DOMDYING_alive, DOMDYING_dying, DOMDYING_dead = range(3)
+"""DomainRecord.is_dying. A dead domain is there for as long as somebody refers to its pages."""
 
 
 class SleeperRecord(Structure):

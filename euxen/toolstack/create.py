@@ -12,9 +12,10 @@ from uuid import UUID, uuid4
 
 from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.xenstore_client import XenStoreRefused
-from euxen.hypervisor.domain import Domain
+from euxen.hypervisor.errors import XenError
 from euxen.toolstack.builder.pv import PvBuilder, Rings
 from euxen.toolstack.config.model import DomainConfig
+from euxen.toolstack.errors import UserError
 from euxen.toolstack.files import read_file
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
 from euxen.toolstack.machine import Host
@@ -60,21 +61,22 @@ def request_for(config: DomainConfig) -> Request:
 class RunningDomain:
     """A domain that was created, not yet running."""
 
-    domain: Domain
+    domid: int
     console: ConsoleRing
 
 
 def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDomain:
-    """Create a PV domain; ``wake`` is called, in any thread, when it may have written to its console.
+    """Create a PV domain, paused; ``wake`` is called, in any thread, when it may have written to its console.
 
     Raises UserError, with nothing left behind.
     """
     control = host.control
     pages, max_pages = request.memory >> PAGE_SHIFT, request.most_memory >> PAGE_SHIFT
-    domid = control.create_domain(max_pages)
     try:
-        domain = control.domain(domid)
-        domain.handle = request.uuid
+        domid = control.create_domain(max_pages, handle=request.uuid.bytes)
+    except XenError as error:
+        raise UserError(f"Xen refuses to create a domain ({error}); destroy others first.") from error
+    try:
         rings = Rings(xenstore_port=control.alloc_unbound(domid, 0), console_port=control.alloc_unbound(domid, 0))
         builder = PvBuilder(control, domid, request.image, pages, max_pages)
         built = builder.build(request.ramdisk, request.command_line, rings)
@@ -84,7 +86,7 @@ def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDom
     except BaseException:
         destroy(host, domid)
         raise
-    return RunningDomain(domain, console)
+    return RunningDomain(domid, console)
 
 
 def _write_nodes(host: Host, domid: int, request: Request, console: int, xenstore: int, rings: Rings) -> None:

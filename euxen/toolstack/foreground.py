@@ -7,13 +7,12 @@ import os
 import selectors
 import sys
 import termios
-import threading
 import time
 import tty
 from collections.abc import Iterator
 from types import TracebackType
 
-from euxen.hypervisor.pcpu import Pcpu
+from euxen.abi.domctl import XEN_DOMINF_shutdown, XEN_DOMINF_shutdownmask, XEN_DOMINF_shutdownshift
 from euxen.toolstack.create import RunningDomain
 from euxen.toolstack.ending import Ending, ending_of
 from euxen.toolstack.machine import Host
@@ -68,20 +67,17 @@ def _raw_terminal(file: int) -> Iterator[None]:
 class Foreground:
     """Runs a domain until it ends, its console on standard input and output.
 
-    One thread is the domain's CPU; this one copies between the streams and the console ring, and never holds more
-    than the ring does: a guest that writes faster than somebody reads has to wait, and so has who types.
+    Xen runs it in another thread; this one copies between the streams and the console ring, and never holds more than
+    the ring does: a guest that writes faster than somebody reads has to wait, and so has who types.
     """
 
     def __init__(self, host: Host, running: RunningDomain, wakeup: Wakeup, timeout: float | None) -> None:
         """``wakeup`` is what the domain was created with; ``timeout`` is in seconds from now."""
         self._lock = host.machine.lock
-        self._domain = running.domain
+        self._host, self._domid = host, running.domid
         self._console = running.console
         self._wakeup = wakeup
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._pcpu = Pcpu(running.domain)
-        self._error: BaseException | None = None
-        self._ended = threading.Event()
         # Either may have been closed by whoever started us.
         self._stdin = -1 if sys.stdin is None else sys.stdin.fileno()
         self._stdout = -1 if sys.stdout is None else sys.stdout.fileno()
@@ -89,27 +85,23 @@ class Foreground:
         self._output = b""
 
     def run(self) -> Ending:
-        """Run the domain. Afterwards it still exists, for whoever wants to look at it."""
-        thread = threading.Thread(target=self._run_domain, name="euxen-pcpu0")
-        with _raw_terminal(self._stdin):
-            thread.start()
+        """Run the domain. Afterwards it still exists, paused, for whoever wants to look at it."""
+        control = self._host.control
+        with _raw_terminal(self._stdin), self._host.services.watching_domains(self._wakeup.wake):
+            control.unpause_domain(self._domid)
             try:
                 ending = self._serve()
             finally:
-                self._pcpu.stop()
-                thread.join()
+                control.pause_domain(self._domid)
             self._show_last_words()
-        if self._error is not None:
-            raise self._error
         return ending
 
-    def _run_domain(self) -> None:
-        try:
-            self._pcpu.run()
-        except BaseException as error:
-            self._error = error
-        self._ended.set()
-        self._wakeup.wake()
+    def _ending(self) -> Ending | None:
+        """How the domain has ended, if it has."""
+        flags = self._host.control.domain_info(self._domid).flags
+        if not flags & XEN_DOMINF_shutdown:
+            return None
+        return ending_of(flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask)
 
     def _serve(self) -> Ending:
         # Not epoll, which refuses files and /dev/null.
@@ -127,8 +119,8 @@ class Foreground:
                         self._show()
                     elif not self._forward_input():
                         return Ending.LEFT
-                if self._ended.is_set():
-                    return ending_of(self._domain.shutdown_code)
+                if ending := self._ending():
+                    return ending
                 if self._deadline is not None and time.monotonic() >= self._deadline:
                     return Ending.TIMEOUT
 

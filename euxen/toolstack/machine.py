@@ -10,7 +10,8 @@ from euxen.cpu.native import library
 from euxen.cpu.unicorn.engine import UnicornEngine
 from euxen.cpu.unicorn.library import LibraryError
 from euxen.dom0.services import Services
-from euxen.hypervisor import pcpu
+from euxen.hypervisor import pcpus
+from euxen.hypervisor.control import Control
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import Machine, cache_directory
 from euxen.toolstack.errors import UserError
@@ -34,7 +35,7 @@ class Host:
         most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if memory > most:
             raise UserError(f"The domain would take {memory >> 20} MiB, and this host has {most >> 20} MiB in all.")
-        assert pcpu  # every native function has to be known before the library is loaded
+        assert pcpus  # every native function has to be known before the library is loaded
         try:
             cache = cache_directory()
             cache.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ class Host:
             raise UserError(
                 f"This host does not give {memory >> 20} MiB for a machine ({error.strerror}); ask for less memory."
             ) from error
-        self.hypervisor = Hypervisor(self.machine, UnicornEngine)
-        self.control = self.hypervisor.control(self.hypervisor.domain0)
+        self.hypervisor = Hypervisor(self.machine, UnicornEngine, pcpus.run)
+        self.control = Control(self.hypervisor, self.hypervisor.kernel)
         self.services = Services(self.control)
         self.started = time.time()

@@ -13,13 +13,13 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from euxen.abi.sched import SHUTDOWN_poweroff
 from euxen.hypervisor.domain import Domain
-from euxen.hypervisor.pcpu import Pcpu
 from euxen.toolstack.create import Request, create, destroy
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
 from euxen.toolstack.machine import Host, memory_for
@@ -109,16 +109,19 @@ def boot(
     keyboard: bytes = b"",
     uuid: UUID | None = None,
     patience: float = PATIENCE,
+    privileged: bool = False,
+    spare: int = 0,
 ) -> Outcome:
     """Run a test in a guest, on a machine of its own, and tell what came of it.
 
     ``macros`` are for ``build``; ``argument`` follows the test's name in the command line; ``memory`` is in bytes;
-    ``keyboard`` is what waits for the guest on its console.
+    ``keyboard`` is what waits for the guest on its console. A ``privileged`` guest may manage other domains, for which
+    the machine has ``spare`` bytes more.
     """
-    host = Host(memory_for(memory))
+    host = Host(memory_for(memory + spare))
     log: list[str] = []
     console, xen_console = bytearray(), bytearray()
-    host.machine.log = log.append
+    host.machine.console.listener = log.append
     command_line = f"{test} {argument}" if argument else test
     request = Request(f"{source}-{test}", build(source, *macros), ramdisk, command_line, memory, uuid or uuid4())
 
@@ -128,30 +131,34 @@ def boot(
 
     free_before = host.machine.record["free_pages"]
     running = create(host, request, receive)
-    domain = running.domain
+    domain = host.hypervisor.find(running.domid)
+    assert domain is not None
+    domain.record["is_privileged"] = int(privileged)
     domain.console_write = xen_console.extend
     try:
         with host.machine.lock:
             running.console.send(keyboard)
-        _run(domain, patience)
+        _run(host, domain, patience)
         with host.machine.lock:
             receive()  # what the guest said last may not have been noticed yet
         said = _text(console), _text(xen_console), tuple(log)
     finally:
-        destroy(host, domain.domid)
+        for other in host.hypervisor.domains[:0:-1]:  # a privileged one may have made others
+            destroy(host, other.domid)
     frames_lost = free_before - host.machine.record["free_pages"]
-    return Outcome(test, *said, domain.shutdown_code, domain.crash_reason, frames_lost)
+    shutdown_code = domain.shutdown_code if domain.is_shut_down else None
+    return Outcome(test, *said, shutdown_code, domain.crash_reason, frames_lost)
 
 
-def _run(domain: Domain, patience: float) -> None:
+def _run(host: Host, domain: Domain, patience: float) -> None:
     """Run a domain until it ends, but not for ever."""
-    pcpu = Pcpu(domain)
-    watch = threading.Timer(patience, pcpu.stop)
-    watch.start()
-    try:
-        pcpu.run()
-    finally:
-        watch.cancel()
+    changed = threading.Event()
+    deadline = time.monotonic() + patience
+    with host.services.watching_domains(changed.set):
+        host.control.unpause_domain(domain.domid)
+        while not domain.is_shut_down and changed.wait(max(0.0, deadline - time.monotonic())):
+            changed.clear()
+        host.control.pause_domain(domain.domid)
 
 
 def _text(data: bytearray) -> str:

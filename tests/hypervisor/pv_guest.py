@@ -24,6 +24,7 @@ from euxen.abi.arch_x86_xen import (
 from euxen.abi.sched import SCHEDOP_shutdown
 from euxen.abi.xen import HYPERVISOR_iret, HYPERVISOR_sched_op
 from euxen.cpu.unicorn.engine import UnicornEngine
+from euxen.hypervisor.control import Control
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import PAGE_SIZE, Machine
 from euxen.hypervisor.pcpu import Pcpu
@@ -95,9 +96,9 @@ class PvGuest:
         """``handlers``: the guest has a handler for each exception. ``user_mode``: the code is a program's."""
         self.machine = Machine(MEMORY)
         self.hypervisor = Hypervisor(self.machine, UnicornEngine)
-        self.control = self.hypervisor.control(self.hypervisor.domain0)
+        self.control = Control(self.hypervisor, self.hypervisor.kernel)
         self.domid = self.control.create_domain(PAGES)
-        self.domain = self.control.domain(self.domid)
+        self.domain = self.hypervisor.domains[1]
         self.frames = list(self.control.populate_physmap(self.domid, 0, PAGES))
         self.root, self.spare_root = self.frames[:2]
         self.data_frame = self.frames[TABLES + (DATA - CODE) // PAGE_SIZE]
@@ -106,6 +107,7 @@ class PvGuest:
         self._set_context()
         if handlers:
             self._install_handlers()
+        self.control.unpause_domain(self.domid)
         self.pcpu = Pcpu(self.domain)
         self.registers = self.pcpu.registers
 
@@ -169,7 +171,7 @@ class PvGuest:
             self.pcpu.run()
         finally:
             alarm.cancel()
-        assert self.domain.shutdown_code is not None, "the guest does not end"
+        assert self.domain.is_shut_down, "the guest does not end"
         return self._result()
 
     def _result(self) -> Result:

@@ -19,7 +19,9 @@ def console_io(vcpu: Vcpu, command: int, count: int, buffer: int, *_rest: int) -
     if command == CONSOLEIO_write:
         if count > MAX_WRITE:
             raise XenError(XEN_E2BIG)
-        vcpu.domain.console_write(vcpu.read(buffer, count))
+        data = vcpu.read(buffer, count)
+        vcpu.domain.machine.console.guest_write(vcpu.domain.domid, data)
+        vcpu.domain.console_write(data)
         return 0
     if command == CONSOLEIO_read:
         return 0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+from collections.abc import Iterator
 
 from euxen.abi.errno import XEN_ESRCH
 from euxen.abi.xen import DOMID_SELF
 from euxen.hypervisor import xsm
+from euxen.hypervisor.caller import Caller
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import XenError
-from euxen.hypervisor.vcpu import Vcpu
 
 MAX_ORDER = 9
 """The largest extent that a domain without devices may ask for (CONFIG_DOMU_MAX_ORDER)."""
@@ -17,9 +19,9 @@ MAX_ORDER = 9
 WORD = struct.Struct("<Q")
 
 
-def domain_named(vcpu: Vcpu, domid: int, check: xsm.Check) -> Domain:
+def domain_named(caller: Caller, domid: int, check: xsm.Check) -> Domain:
     """A domain that the caller names, if it may do with it what ``check`` is for. Raises XenError."""
-    own = vcpu.domain
+    own = caller.domain
     domain = own if domid == DOMID_SELF else own.event_channels.domain_at(domid)
     if domain is None:
         raise XenError(XEN_ESRCH)
@@ -27,7 +29,20 @@ def domain_named(vcpu: Vcpu, domid: int, check: xsm.Check) -> Domain:
     return domain
 
 
-def read_word(vcpu: Vcpu, address: int) -> int:
+@contextlib.contextmanager
+def changing(caller: Caller, domain: Domain, *arguments: int) -> Iterator[None]:
+    """Change a domain's memory, the caller's or another's; that one does not run meanwhile.
+
+    Raises Continuation, with ``arguments``, if somebody else does such a thing.
+    """
+    if domain is caller.domain:
+        yield
+        return
+    with domain.hypervisor.managing(caller, *arguments), domain.paused():
+        yield
+
+
+def read_word(caller: Caller, address: int) -> int:
     """One frame number of a guest's list. Raises GuestFault."""
-    (value,) = WORD.unpack(vcpu.read(address, 8))
+    (value,) = WORD.unpack(caller.read(address, 8))
     return int(value)

@@ -8,7 +8,7 @@ of its entries was found to be harmless. Everything else here is bookkeeping for
 from __future__ import annotations
 
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import call3, cas64, load64, native, shr, signed, store64, ult
+from euxen.cpu.native.language import add64, and64, call1, call3, cas64, load64, native, shr, signed, store64, ult
 from euxen.hypervisor.mm.heap import free_frame
 from euxen.hypervisor.records import PAGE_INFO_SHIFT, DomainRecord, MachineRecord, PageInfo
 from euxen.hypervisor.records import PAGE_SHIFT as PAGE_SHIFT
@@ -80,7 +80,8 @@ def own_page(domain: int, frame: int) -> int:
 @native
 def assign_page(domain: int, frame: int) -> int:
     """Make a frame the domain's (assign_pages)."""
-    store64(domain + DomainRecord.tot_pages, load64(domain + DomainRecord.tot_pages) + 1)
+    add64(domain + DomainRecord.refcount, 1)
+    add64(domain + DomainRecord.tot_pages, 1)
     return own_page(domain, frame)
 
 
@@ -126,12 +127,34 @@ def put_page(page: int) -> int:
             break
     if (count - 1) & PGC_count_mask == 0:
         domain = load64(page + PageInfo.owner)
-        if domain and not count & PGC_xen_heap:
-            machine = load64(domain + DomainRecord.machine)
-            store64(domain + DomainRecord.tot_pages, load64(domain + DomainRecord.tot_pages) - 1)
-            flush_domain_tlb(domain)
-            free_frame(machine, frame_of(machine, page))
+        if domain:
+            if not count & PGC_xen_heap:
+                machine = load64(domain + DomainRecord.machine)
+                flush_domain_tlb(domain)
+                free_frame(machine, frame_of(machine, page))
+                add64(domain + DomainRecord.tot_pages, -1)
+            put_domain(domain)
     return 0
+
+
+@native
+def put_domain(domain: int) -> int:
+    """Drop a reference to a domain. After the last one nobody may use its record (put_domain)."""
+    machine = load64(domain + DomainRecord.machine)
+    if add64(domain + DomainRecord.refcount, -1) == 1:
+        gone = load64(machine + MachineRecord.domain_gone)
+        if gone:
+            call1(gone, machine)
+    return 0
+
+
+@native
+def put_page_alloc_ref(page: int) -> int:
+    """Drop the reference by which a page is allocated at all; whether it was (put_page_alloc_ref)."""
+    held = and64(page + PageInfo.count_info, ~PGC_allocated) & PGC_allocated
+    if held:
+        put_page(page)
+    return 1 if held else 0
 
 
 @native
