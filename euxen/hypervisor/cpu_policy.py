@@ -81,7 +81,7 @@ def _possible(leaf: Leaf) -> Leaf:
     words = {name: getattr(leaf, name) for name in ("eax", "ebx", "ecx", "edx")}
     most = find(cpu_leaves(PV_FEATURES), leaf.leaf, leaf.subleaf)
     for number, subleaf, register in FEATURESET_WORDS.values():
-        if number == leaf.leaf and subleaf in (ANY_SUBLEAF, leaf.subleaf):
+        if number == leaf.leaf and leaf.subleaf in (ANY_SUBLEAF, subleaf):
             words[register] &= getattr(most, register)
     return Leaf(leaf.leaf, **words, subleaf=leaf.subleaf)
 

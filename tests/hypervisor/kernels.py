@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import tempfile
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -152,13 +151,17 @@ def boot(
 
 def _run(host: Host, domain: Domain, patience: float) -> None:
     """Run a domain until it ends, but not for ever."""
-    changed = threading.Event()
-    deadline = time.monotonic() + patience
-    with host.services.watching_domains(changed.set):
-        host.control.unpause_domain(domain.domid)
-        while not domain.is_shut_down and changed.wait(max(0.0, deadline - time.monotonic())):
-            changed.clear()
-        host.control.pause_domain(domain.domid)
+    ended = threading.Event()
+    tell = domain.on_exit
+
+    def on_exit() -> None:
+        tell()
+        ended.set()
+
+    domain.on_exit = on_exit
+    host.control.unpause_domain(domain.domid)
+    ended.wait(patience)
+    host.control.pause_domain(domain.domid)
 
 
 def _text(data: bytearray) -> str:
