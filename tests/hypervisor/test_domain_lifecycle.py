@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unittest
 from dataclasses import dataclass, field
 
 import pytest
@@ -22,6 +23,7 @@ from euxen.hypervisor.control import Control
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.foreign import ForeignMapping
 
+pytestmark = pytest.mark.usefixtures("native")
 MEMORY = 24 << 20
 MAX_PAUSES = 255
 INVALID_CODE = 0xFFFF
@@ -230,6 +232,4 @@ Domains.TestCase.settings = settings(
 )
 
 
-@pytest.mark.usefixtures("native")
-class TestDomains(Domains.TestCase):  # type: ignore[misc]
-    """Run by pytest."""
+TestDomains: type[unittest.TestCase] = Domains.TestCase

@@ -6,7 +6,7 @@ What they do first is look for what is wrong, as in Xen; then they are refused.
 from __future__ import annotations
 
 from euxen.abi.domctl import XenDomctlIomemPermission, XenDomctlIoportPermission, XenDomctlIrqPermission
-from euxen.abi.errno import XEN_EINVAL, XEN_EOPNOTSUPP, XEN_EPERM
+from euxen.abi.errno import XEN_EINVAL, XEN_ENODEV, XEN_EOPNOTSUPP, XEN_EPERM
 from euxen.hypervisor.domctl.request import Domctl
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.event_channels import NR_PIRQS
@@ -54,6 +54,11 @@ def for_hvm_guests(request: Domctl) -> None:
 def for_other_kinds_of_guests(request: Domctl) -> None:
     """The same, with another error."""
     raise XenError(XEN_EOPNOTSUPP)
+
+
+def no_monitoring(request: Domctl) -> None:
+    """What needs a CPU that watches its caches."""
+    raise XenError(XEN_ENODEV)
 
 
 def no_iommu(request: Domctl) -> None:
