@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 RING_SIZE = 16 << 10
+NOT_PRINTABLE = bytes(byte for byte in range(256) if byte not in (0x09, 0x0A) and not 0x20 <= byte < 0x7F)
 LONGEST_LINE = 80
 """What a guest writes without an end is a line when it is so long."""
 
@@ -16,14 +17,18 @@ class XenConsole:
         self._ring = bytearray(RING_SIZE)
         self._consumed = 0
         self._produced = 0
-        self._unfinished: dict[int, bytearray] = {}
+        self._unfinished: dict[int, bytes] = {}
         self.listener: Callable[[str], None] = lambda line: None
         """Called with each line of Xen's own, without its end."""
 
     def _put(self, text: bytes) -> None:
-        for byte in text:
-            self._ring[self._produced % RING_SIZE] = byte
-            self._produced += 1
+        text = text[-RING_SIZE:]
+        at = self._produced % RING_SIZE
+        room = RING_SIZE - at
+        self._ring[at : at + len(text)] = text[:room]
+        self._ring[: len(text[room:])] = text[room:]
+        assert len(self._ring) == RING_SIZE
+        self._produced += len(text)
         self._consumed = max(self._consumed, self._produced - RING_SIZE)
 
     def printk(self, line: str) -> None:
@@ -36,15 +41,14 @@ class XenConsole:
         if domid == 0:
             self._put(data)
             return
-        pending = self._unfinished.setdefault(domid, bytearray())
-        for byte in data:
-            if byte != 0x0A and not (byte == 0x09 or 0x20 <= byte < 0x7F):
-                continue
-            if byte != 0x0A:
-                pending.append(byte)
-            if byte == 0x0A or len(pending) >= LONGEST_LINE:
-                self._put(b"(XEN) (d%d) %s\n" % (domid, bytes(pending)))
-                pending.clear()
+        pending = self._unfinished.get(domid, b"") + data.translate(None, NOT_PRINTABLE)
+        *lines, rest = pending.split(b"\n")
+        if len(rest) >= LONGEST_LINE:
+            lines, rest = [*lines, rest], b""
+        self._unfinished[domid] = rest
+        for line in lines:
+            for start in range(0, max(len(line), 1), LONGEST_LINE):
+                self._put(b"(XEN) (d%d) %s\n" % (domid, line[start : start + LONGEST_LINE]))
 
     def read(self, size: int, start: int | None, clear: bool) -> tuple[bytes, int]:
         """Up to ``size`` bytes, from ``start`` on if that is in the ring, and where they end (read_console_ring)."""
@@ -56,7 +60,8 @@ class XenConsole:
         end = min(first + size, self._produced)
         if clear:
             self._consumed = end
-        return bytes(self._ring[at % RING_SIZE] for at in range(first, end)), end & 0xFFFF_FFFF
+        at = first % RING_SIZE
+        return bytes((self._ring[at:] + self._ring[:at])[: end - first]), end & 0xFFFF_FFFF
 
     def forget(self, domid: int) -> None:
         """A domain is gone."""

@@ -157,6 +157,10 @@ class Control:
             count = self.sysctl(sys.XEN_SYSCTL_getdomaininfolist, op).num_domains
             return [dom.XenDomctlGetdomaininfo.unpack_from(buffer.data, number * size) for number in range(count)]
 
+    def physinfo(self) -> sys.XenSysctlPhysinfo:
+        """XEN_SYSCTL_physinfo."""
+        return self.sysctl(sys.XEN_SYSCTL_physinfo, sys.XenSysctlPhysinfo())
+
     def set_virq_handler(self, domid: int, virq: int) -> None:
         """XEN_DOMCTL_set_virq_handler: let a domain get a global virtual interrupt."""
         self.domctl(dom.XEN_DOMCTL_set_virq_handler, domid, dom.XenDomctlSetVirqHandler(virq=virq))

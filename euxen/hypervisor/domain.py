@@ -91,6 +91,8 @@ class Domain:
         self.time_offset_seconds = 0
         """What its wall clock is ahead of UTC."""
         self.tsc_mode, self.tsc_incarnation = 0, 0
+        self._teardown: Iterator[None] = iter(())
+        """What is left to be done of a domain's end."""
         self.watchdogs = Watchdogs(self)
         self.hypervisor: Hypervisor
         """Where it is in the list of domains."""
@@ -180,7 +182,7 @@ class Domain:
         for field, value in (
             ("wc_version", version + 1),
             ("wc_sec", seconds & 0xFFFF_FFFF),
-            ("wc_sec_hi", seconds >> 32),
+            ("wc_sec_hi", seconds >> 32 & 0xFFFF_FFFF),
             ("wc_nsec", nanoseconds),
             ("wc_version", version + 2),
         ):
@@ -316,34 +318,41 @@ class Domain:
         """Whether it was destroyed: what it had is given back, or will be."""
         return self.record["is_dying"] != DOMDYING_alive
 
-    def kill(self) -> None:
-        """Destroy the domain: give back all that it holds (domain_kill).
+    def kill(self, preempt: Callable[[], bool] = lambda: False) -> bool:
+        """Destroy the domain: give back all that it holds; False if it has to be called again (domain_kill).
 
         Pages of its that others refer to stay, and the domain with them; ``release`` is for when there are none.
         """
         with self.machine.lock:
-            if self.is_dying:
-                return
-            self.pause()
-            self.record["is_dying"] = DOMDYING_dying
-            self.interrupt()
-            while self.cpu_state is not CpuState.NONE:
-                self.machine.changed.wait()
-            heap.set_outstanding_pages(self.record.address, 0)
-            # First: after it nobody sends to this domain, and all that makes an event pending can go.
-            self.event_channels.destroy()
-            for vcpu in self._vcpus:
-                vcpu.release()
-            teardown.relinquish(self.machine.record.address, self.record.address)
-            if self.engine is not None:
-                self.record["block"] = 0
-                self.engine.close()
-                self.engine = None
-            for frame in self._shared_frames():
-                pg.put_page_alloc_ref(pg.page_of(self.machine.record.address, frame))
-            self.record["is_dying"] = DOMDYING_dead
-            self.on_exit()
-            pg.put_domain(self.record.address)
+            if not self.is_dying:
+                self.pause()
+                self.record["is_dying"] = DOMDYING_dying
+                self.interrupt()
+                while self.cpu_state is not CpuState.NONE:
+                    self.machine.changed.wait()
+                heap.set_outstanding_pages(self.record.address, 0)
+                self._teardown = self._relinquish_resources()
+            return not any(preempt() for _step in self._teardown)
+
+    def _relinquish_resources(self) -> Iterator[None]:
+        """Step by step (domain_relinquish_resources)."""
+        # First: whoever drops the last reference to a page later finds no engine to tell of it.
+        self.record["block"] = 0
+        # Second: after it nobody sends to this domain, and all that makes an event pending can go.
+        self.event_channels.destroy()
+        yield
+        for vcpu in self._vcpus:
+            vcpu.release()
+        teardown.relinquish(self.machine.record.address, self.record.address)
+        yield
+        if self.engine is not None:
+            self.engine.close()
+            self.engine = None
+        for frame in self._shared_frames():
+            pg.put_page_alloc_ref(pg.page_of(self.machine.record.address, frame))
+        self.record["is_dying"] = DOMDYING_dead
+        self.on_exit()
+        pg.put_domain(self.record.address)
 
     def _shared_frames(self) -> list[int]:
         """The frames of Xen's that the domain may map."""
@@ -359,5 +368,6 @@ class Domain:
         assert self.is_gone
         self.grant_table.release()
         heap.free_frame(self.machine.record.address, self.shared_info_frame)
+        self.machine.console.forget(self.domid)
         for vcpu in self._vcpus:
             vcpu.sleeper.close()

@@ -80,6 +80,8 @@ class Hypervisor:
         """Whether somebody changes a domain and has to wait meanwhile (domctl_lock)."""
         self._global_virq_handlers: dict[int, Domain] = {}
         """Who gets a global virtual interrupt, where it is not Domain 0."""
+        self._former_handlers: list[Domain] = []
+        """Dead domains whose records stay: a thread may be about to tell them something."""
         self.system_domains = {domid: self._system_domain(domid) for domid in (DOMID_IO, DOMID_XEN)}
         """Owners of pages that are no domain's: their DomainRecords, by domid."""
         machine.give_m2p(self.system_domains[DOMID_XEN].address)
@@ -107,7 +109,7 @@ class Hypervisor:
         domain.on_runnable = lambda: self._run(domain)
         self._domains[domain.domid] = domain
 
-    def _forget_gone(self) -> None:
+    def forget_gone(self) -> None:
         """Free the dead domains whose pages nobody refers to any more."""
         for domain in [domain for domain in self._domains.values() if domain.is_gone]:
             del self._domains[domain.domid]
@@ -118,7 +120,7 @@ class Hypervisor:
         domain = self._domains.get(domid)
         if domain is not None and domain.is_gone:
             with self.machine.lock:
-                self._forget_gone()
+                self.forget_gone()
             return self._domains.get(domid)
         return domain
 
@@ -126,7 +128,7 @@ class Hypervisor:
     def domains(self) -> list[Domain]:
         """All domains, by their numbers (for_each_domain)."""
         with self.machine.lock:
-            self._forget_gone()
+            self.forget_gone()
             return [self._domains[domid] for domid in sorted(self._domains)]
 
     def free_domid(self, wanted: int) -> int:
@@ -147,6 +149,7 @@ class Hypervisor:
 
     def create(self, wanted: int, config: XenDomctlCreatedomain) -> Domain:
         """A PV domain without memory and vCPUs, paused (domain_create). Raises XenError."""
+        self.forget_gone()
         domid = self.free_domid(wanted)
         sanitise_domain_config(config)
         emulation = config.arch.emulation_flags
@@ -170,12 +173,14 @@ class Hypervisor:
         self._insert(domain)
         return domain
 
-    def kill(self, domain: Domain) -> None:
-        """Destroy a domain; it is gone once nobody refers to its pages (domain_kill)."""
+    def kill(self, domain: Domain, preempt: Callable[[], bool]) -> bool:
+        """Destroy a domain; it is gone once nobody refers to its pages. False if it has to be called again."""
         for virq in [virq for virq, handler in self._global_virq_handlers.items() if handler is domain]:
             self._set_handler(virq, self.domain0)
-        domain.kill()
-        self._forget_gone()
+            self._former_handlers.append(domain)
+        done = domain.kill(preempt)
+        self.forget_gone()
+        return done
 
     # Virtual interrupts that are for one domain.
 

@@ -82,12 +82,13 @@ class Foreground:
         self._stdin = -1 if sys.stdin is None else sys.stdin.fileno()
         self._stdout = -1 if sys.stdout is None else sys.stdout.fileno()
         self._input_ended = False
+        self._may_have_ended = False
         self._output = b""
 
     def run(self) -> Ending:
         """Run the domain. Afterwards it still exists, paused, for whoever wants to look at it."""
         control = self._host.control
-        with _raw_terminal(self._stdin), self._host.services.watching_domains(self._wakeup.wake):
+        with _raw_terminal(self._stdin), self._host.services.watching_domains(self._domains_changed):
             control.unpause_domain(self._domid)
             try:
                 ending = self._serve()
@@ -96,8 +97,15 @@ class Foreground:
             self._show_last_words()
         return ending
 
+    def _domains_changed(self) -> None:
+        self._may_have_ended = True
+        self._wakeup.wake()
+
     def _ending(self) -> Ending | None:
         """How the domain has ended, if it has."""
+        if not self._may_have_ended:
+            return None
+        self._may_have_ended = False
         flags = self._host.control.domain_info(self._domid).flags
         if not flags & XEN_DOMINF_shutdown:
             return None

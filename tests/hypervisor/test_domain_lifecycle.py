@@ -211,9 +211,9 @@ class Domains(RuleBasedStateMachine):
 
     @invariant()
     def memory_agrees(self) -> None:
-        record = self.control.caller.machine.record
-        assert record["free_pages"] == self.free_now
-        assert record["outstanding_claims"] == self.claims
+        info = self.control.physinfo()
+        assert info.free_pages == self.free_now
+        assert info.outstanding_pages == self.claims
 
     def teardown(self) -> None:
         """Nothing is left, whatever happened."""

@@ -31,7 +31,7 @@ from euxen.abi.xen import DOMID_FIRST_RESERVED
 from euxen.hypervisor import xsm
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.domctl.request import Domctl, read_bitmap, write_bitmap
-from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.errors import Continuation, XenError
 from euxen.hypervisor.records import DOMDYING_dead
 
 SHUTDOWN_CODE_INVALID = 0xFFFF_FFFF
@@ -49,7 +49,8 @@ def createdomain(request: Domctl) -> None:
 
 def destroydomain(request: Domctl) -> None:
     """XEN_DOMCTL_destroydomain."""
-    request.hypervisor.kill(request.other)
+    if not request.hypervisor.kill(request.other, request.caller.hypercall_preempt_check):
+        raise Continuation(request.address)
 
 
 def pausedomain(request: Domctl) -> None:

@@ -90,6 +90,8 @@ def _populate_many(caller: Caller, domain: Domain, op: abi.XenMemoryReservation,
     """
     slot = op.extent_start + 8 * number
     count = min(op.nr_extents - number, (PAGE_SIZE - slot % PAGE_SIZE) // 8)
+    if not count:  # the next lies across two pages
+        return number
     try:
         pfns = caller.read(slot, 8 * count)
         caller.write(slot, pfns)  # a list that cannot be written to costs one frame, not all

@@ -51,7 +51,7 @@ HARDWARE_WORDS = 8
 MAX_NUMNODES = 64
 LOCAL_DISTANCE = 10
 POLICIES = 6
-MAX_KEYS = 1 << 16
+MAX_KEYS = 64
 
 
 def readconsole(request: Sysctl) -> None:
@@ -68,16 +68,16 @@ def readconsole(request: Sysctl) -> None:
 
 
 def debug_keys(request: Sysctl) -> None:
-    """XEN_SYSCTL_debug_keys: no key does anything but say so."""
+    """XEN_SYSCTL_debug_keys: no key does anything but say so, and the first few are as good as all."""
     op = request.load(XenSysctlDebugKeys)
-    for number in range(min(op.nr_keys, MAX_KEYS)):
-        key = request.caller.read(op.keys + number, 1)[0]
+    for key in request.caller.read(op.keys, min(op.nr_keys, MAX_KEYS)):
         shown = chr(key) if 0x20 < key < 0x7F else f"{key:#04x}"
         request.hypervisor.machine.printk(f"'{shown}' pressed -> nothing is bound to it")
 
 
 def physinfo(request: Sysctl) -> None:
     """XEN_SYSCTL_physinfo."""
+    request.hypervisor.forget_gone()
     machine = request.hypervisor.machine
     record = machine.record
     features = _featureset()
@@ -132,6 +132,7 @@ def getcpuinfo(request: Sysctl) -> None:
 def availheap(request: Sysctl) -> None:
     """XEN_SYSCTL_availheap (avail_domheap_pages_region)."""
     op = request.load(XenSysctlAvailheap)
+    request.hypervisor.forget_gone()
     here = op.node in (-1, 0)
     op.avail_bytes = 0
     if here:
