@@ -15,9 +15,14 @@ from euxen.abi.arch_x86_xen import (
     VGCF_online,
     xen_pfn_to_cr3,
 )
-from euxen.abi.domctl import XEN_DOMINF_shutdown, XEN_DOMINF_shutdownshift
-from euxen.abi.sched import SCHEDOP_block, SCHEDOP_shutdown
-from euxen.abi.xen import HYPERVISOR_sched_op
+from euxen.abi.domctl import (
+    XEN_DOMCTL_pausedomain,
+    XEN_DOMCTL_unpausedomain,
+    XEN_DOMINF_shutdown,
+    XEN_DOMINF_shutdownshift,
+)
+from euxen.abi.sched import SCHEDOP_block, SCHEDOP_shutdown, SCHEDOP_watchdog
+from euxen.abi.xen import HYPERVISOR_domctl, HYPERVISOR_sched_op
 from euxen.cpu.unicorn.engine import UnicornEngine
 from euxen.hypervisor import pcpus
 from euxen.hypervisor.control import Control
@@ -40,6 +45,15 @@ COUNT = f"mov ${address(DATA)},%edi; 1: incq (%rdi); jmp 1b"
 SHUT_DOWN = f"mov ${address(DATA)},%esi; mov ${SCHEDOP_shutdown},%edi; mov ${HYPERVISOR_sched_op},%eax; syscall"
 """Shuts down for the reason that is there."""
 CRASH = "ud2"
+DOMCTL = address(DATA) + 0x100
+HYPERCALL = f"mov %rbx,%rdi; mov ${HYPERVISOR_domctl},%eax; syscall"
+PAUSE_OTHERS = (
+    f"mov ${DOMCTL},%ebx; 1: movl ${XEN_DOMCTL_pausedomain},(%rbx); {HYPERCALL}; "
+    f"movl ${XEN_DOMCTL_unpausedomain},(%rbx); {HYPERCALL}; incq {address(DATA)}; jmp 1b"
+)
+"""Pauses and unpauses the domain that a struct xen_domctl in its data names, and counts how often."""
+WATCHDOG = f"mov ${SCHEDOP_watchdog},%edi; mov ${address(DATA)},%esi; mov ${HYPERVISOR_sched_op},%eax; syscall; jmp ."
+"""Starts the watchdog that a struct sched_watchdog in its data describes, and does nothing else."""
 BLOCK = f"1: mov ${SCHEDOP_block},%edi; mov ${HYPERVISOR_sched_op},%eax; syscall; jmp 1b"
 """Waits for events, and there are none."""
 
@@ -94,6 +108,12 @@ class SmallDomain:
         info = self.control.domain_info(self.domid)
         assert info.domain == self.domid
         return info.flags
+
+    @property
+    def watchdog_is_set(self) -> bool:
+        """Whether Xen watches it."""
+        domain = self.control._hypervisor.find(self.domid)
+        return domain is not None and domain.record["watchdog_deadline"] != 0
 
     def run(self) -> None:
         """Let it go."""

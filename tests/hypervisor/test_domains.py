@@ -8,7 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_domains import BLOCK, COUNT, CRASH, DATA, PAGES, SHUT_DOWN, SmallDomain, make_control
+from small_domains import (
+    BLOCK,
+    COUNT,
+    CRASH,
+    DATA,
+    DOMCTL,
+    PAGES,
+    PAUSE_OTHERS,
+    SHUT_DOWN,
+    WATCHDOG,
+    SmallDomain,
+    address,
+    make_control,
+)
 
 from euxen.abi.domctl import (
     XEN_DOMINF_blocked,
@@ -16,9 +29,17 @@ from euxen.abi.domctl import (
     XEN_DOMINF_paused,
     XEN_DOMINF_running,
     XEN_DOMINF_shutdown,
+    XenDomctl,
 )
 from euxen.abi.errno import XEN_EBUSY, XEN_EINVAL, XEN_ENOMEM, XEN_EPERM, XEN_ESRCH
-from euxen.abi.sched import SHUTDOWN_crash, SHUTDOWN_poweroff, SHUTDOWN_reboot, SHUTDOWN_suspend
+from euxen.abi.sched import (
+    SchedWatchdog,
+    SHUTDOWN_crash,
+    SHUTDOWN_poweroff,
+    SHUTDOWN_reboot,
+    SHUTDOWN_suspend,
+    SHUTDOWN_watchdog,
+)
 from euxen.abi.xen import VIRQ_DOM_EXC
 from euxen.hypervisor.caller import Kernel
 from euxen.hypervisor.control import Control
@@ -205,6 +226,35 @@ def test_who_is_not_privileged_is_refused_everything(control: Control) -> None:
     assert victim.flags & STATES == XEN_DOMINF_paused
     victim.destroy()
     control.destroy_domain(domid)
+
+
+def test_two_guests_that_pause_each_other(control: Control) -> None:
+    pair = [SmallDomain(control, PAUSE_OTHERS) for _ in range(2)]
+    for domain, other in (pair, reversed(pair)):
+        record = control._hypervisor.find(domain.domid)
+        assert record is not None
+        record.record["is_privileged"] = 1
+        op = XenDomctl(domain=other.domid)
+        op.pack_into(domain.mapping.memory, DOMCTL - address(DATA))
+    for domain in pair:
+        domain.run()
+    for _ in range(30):
+        for domain in pair:
+            domain.wait_for_progress()
+    for domain in pair:
+        domain.destroy()
+    assert [info.domain for info in control.domain_list()] == [0]
+
+
+def test_a_watchdog_fires_while_its_domain_is_paused(control: Control) -> None:
+    domain = SmallDomain(control, WATCHDOG)
+    SchedWatchdog(id=0, timeout=1).pack_into(domain.mapping.memory)
+    domain.run()
+    while not domain.watchdog_is_set:
+        pass
+    control.pause_domain(domain.domid)
+    assert domain.wait_for_shutdown() == SHUTDOWN_watchdog
+    domain.destroy()
 
 
 def test_a_domain_that_manages_itself_away(control: Control) -> None:
