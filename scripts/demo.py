@@ -12,7 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from euxen.cli.run import EXIT_STATUS
 from euxen.toolstack.debian import DebianGuest, cached_debian
+from euxen.toolstack.ending import Ending
 from euxen.toolstack.errors import UserError
 from euxen.toolstack.initramfs import Entry, newc
 
@@ -38,7 +40,9 @@ def main() -> int:
 
 def _shell(guest: DebianGuest) -> int:
     print("A shell in the guest follows. Type 'exit' to power it off, or Ctrl-] to leave and destroy it.\n")
-    return _run(guest, guest.initramfs, [], None)
+    status = _run(guest, guest.initramfs, [], None)
+    # Who leaves with Ctrl-] has done nothing wrong, and make need not say so.
+    return 0 if status == EXIT_STATUS[Ending.LEFT] else status
 
 
 def _script(guest: DebianGuest) -> int:

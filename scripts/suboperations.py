@@ -62,7 +62,7 @@ FAMILIES = (
     Family("sched_op", "sched", "SCHEDOP_"),
     Family("vcpu_op", "vcpu", "VCPUOP_"),
     Family("callback_op", "callback", "CALLBACKOP_"),
-    Family("physdev_op", "physdev", "PHYSDEVOP_", ("PHYSDEVOP_DBGP_", "PHYSDEVOP_IRQ_")),
+    Family("physdev_op", "physdev", "PHYSDEVOP_", ("PHYSDEVOP_DBGP_",)),
     Family("grant_table_op", "grant_table", "GNTTABOP_"),
     Family("xen_version", "version", "XENVER_"),
     Family("domctl", "domctl", "XEN_DOMCTL_", PARTS_OF_DOMCTL),

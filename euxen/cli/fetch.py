@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
-from euxen.toolstack.debian import DebianGuest, Flavour, fetch_debian
+from euxen.cli.output import show
+from euxen.toolstack.debian import DebianGuest, Flavour, cached_debian, fetch_debian
+from euxen.toolstack.errors import UserError
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,17 +26,23 @@ def run(arguments: argparse.Namespace) -> int:
     flavours = [Flavour.CLOUD, Flavour.FULL] if arguments.full else [Flavour.CLOUD]
     for flavour in flavours:
         guest = _fetch(flavour)
-        print(f"kernel  {guest.kernel}")
-        print(f"ramdisk {guest.initramfs}")
+        show([f"kernel  {guest.kernel}", f"ramdisk {guest.initramfs}"])
     return 0
 
 
 def _fetch(flavour: Flavour) -> DebianGuest:
-    """Fetch with a progress bar on a terminal, and quietly elsewhere."""
+    """Fetch with a progress bar on a terminal, and quietly elsewhere; or make do with what is there."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-        bar = bars.add_task(f"Looking for {flavour}", total=1.0)
-        return fetch_debian(flavour, lambda what, done: bars.update(bar, description=what, completed=done))
+    try:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+            bar = bars.add_task(f"Looking for {flavour}", total=1.0)
+            return fetch_debian(flavour, lambda what, done: bars.update(bar, description=what, completed=done))
+    except UserError as error:
+        guest = cached_debian(flavour)
+        if guest is None:
+            raise
+        print(f"euxen: {error}; {guest.version}, which was fetched before, will do", file=sys.stderr)
+        return guest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from euxen.cli.output import show
 from euxen.toolstack.kernel.image import read_kernel
 from euxen.toolstack.kernel.inspect import describe
 
@@ -20,6 +21,5 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for line in describe(read_kernel(arguments.kernel)):
-        print(line)
+    show(describe(read_kernel(arguments.kernel)))
     return 0

@@ -7,16 +7,15 @@ number for a signal that ends the command, which cleans up first.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
-import sys
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
 from euxen import __version__
 from euxen.cli import fetch, inspect, run
-from euxen.toolstack.errors import UserError
+from euxen.cli.output import open_closed_streams, tell
+from euxen.toolstack.errors import UserError, printable
 
 _VERBS = (
     fetch,
@@ -33,7 +32,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **keywords)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+        self.exit(2, f"{self.prog}: {printable(message)}; see '{self.prog} --help'\n")
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
@@ -43,7 +42,13 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb and return the exit status. Wrong usage raises SystemExit(2), as argparse does."""
-    parser = _Parser(prog="euxen", description="The Xen hypervisor as a Python program.")
+    open_closed_streams()
+    parser = _Parser(
+        prog="euxen",
+        description="The Xen hypervisor as a Python program: runs kernels built for Xen, without root and without "
+        "virtualization hardware.",
+        epilog="'euxen VERB --help' tells what a verb takes.",
+    )
     parser.add_argument("--version", action="version", version=f"euxen {__version__}")
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
     for verb in _VERBS:
@@ -54,16 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(number, _end)
     try:
         code: int = arguments.run(arguments)
-        if sys.stdout is not None:
-            sys.stdout.flush()
     except UserError as error:
-        for sentence in str(error).splitlines():
-            print(f"euxen: {sentence}", file=sys.stderr)
+        for sentence in error.sentences:
+            tell(sentence)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # Whoever read our output has enough; and Python, flushing at its end, must not find the pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # whoever read our output has enough
     return code

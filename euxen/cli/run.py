@@ -7,12 +7,14 @@ Exit status: 0 the guest powered off; 1 it could not be started; 2 wrong usage; 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from euxen.cli.output import tell
 from euxen.toolstack.config.model import MAX_MEMORY, DomainConfig
 from euxen.toolstack.ending import Ending
 from euxen.toolstack.errors import UserError
@@ -75,7 +77,7 @@ def _seconds(text: str) -> float:
 
 def _check_name(name: str) -> None:
     if not name.isprintable() or not 1 <= len(name) <= LONGEST_NAME:
-        raise UserError(f"{name!r} is no name for a domain: 1 to {LONGEST_NAME} printable characters are.")
+        raise UserError(f"{name!r} is no name for a domain: it has to be 1 to {LONGEST_NAME} printable characters")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -83,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = (_config_of_file if arguments.config else _config_of_options)(arguments).within(max_vcpus=1)
     _check_name(config.name)
     if config.type is not GuestKind.PV:
-        raise UserError(f'{config.name} is to be a {config.type.upper()} guest; euxen runs only type = "pv" yet.')
+        raise UserError(f'{config.name} is to be a {config.type.upper()} guest; euxen runs only type = "pv" yet')
 
     # Only now, because this loads the engine.
     from euxen.toolstack.create import create, destroy, request_for
@@ -92,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     request = request_for(config)
     for warning in config.warnings:
-        print(f"euxen: {warning}", file=sys.stderr)
+        tell(warning)
     host = Host(memory_for(request.most_memory), _progress())
     log: deque[str] = deque(maxlen=LOG_LINES)
     listen = _log_to_stderr if arguments.log else log.append
@@ -115,17 +117,20 @@ def _config_of_file(arguments: argparse.Namespace) -> DomainConfig:
         if getattr(arguments, option) is not None:
             arguments.wrong_usage(f"argument --{option}: not allowed with CONFIG; say {option}=... behind it")
     path = arguments.config
-    content = read_file(path, "a configuration file", LARGEST_CONFIG, "which no configuration file has")
+    advice = "name a kernel with --kernel"
+    content = read_file(path, "a configuration file", LARGEST_CONFIG, f"which no configuration file has; {advice}")
+    if b"\0" in content:
+        raise UserError(f"{path} is no configuration file, because it is no text; {advice}")
     return DomainConfig.from_text(os.fsdecode(content), path, arguments.settings)
 
 
 def _config_of_options(arguments: argparse.Namespace) -> DomainConfig:
     if not arguments.kernel:
-        raise UserError("No kernel is given: name one with --kernel FILE, or a configuration file.")
+        raise UserError("no kernel is given: name one with --kernel FILE, or a configuration file")
     kernel = Path(arguments.kernel)
     words = [f"root={arguments.root}" if arguments.root else "", arguments.extra or ""]
     return DomainConfig(
-        name=_printable(kernel.name)[:LONGEST_NAME] if arguments.name is None else arguments.name,
+        name=_default_name(kernel) if arguments.name is None else arguments.name,
         kernel=kernel,
         ramdisk=Path(arguments.ramdisk) if arguments.ramdisk else None,
         cmdline=" ".join(filter(None, words)),
@@ -133,8 +138,9 @@ def _config_of_options(arguments: argparse.Namespace) -> DomainConfig:
     )
 
 
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
+def _default_name(kernel: Path) -> str:
+    printable = "".join(character if character.isprintable() else "?" for character in kernel.name)
+    return printable[:LONGEST_NAME] or "guest"
 
 
 def _progress() -> Callable[[int, int], None]:
@@ -149,7 +155,8 @@ def _progress() -> Callable[[int, int], None]:
 
 
 def _log_to_stderr(line: str) -> None:
-    print(f"(XEN) {line}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(f"(XEN) {line}", file=sys.stderr, flush=True)
 
 
 def _console_log(log: Callable[[str], None], domid: int) -> Callable[[bytes], None]:
@@ -174,17 +181,15 @@ def _tell(ending: Ending, name: str, timeout: float | None, crash: str | None, l
     if ending is Ending.CRASH and crash is not None:
         for line in log:
             _log_to_stderr(line)
-        print(f"euxen: {name} crashed. {crash}", file=sys.stderr)
+        tell(f"{name} crashed. {crash}")
     elif ending is Ending.CRASH:
-        print(
-            f"euxen: {name} gave up and reported a crash; its console may say why, and --log shows Xen's log.",
-            file=sys.stderr,
-        )
+        tell(f"{name} gave up and reported a crash; its console may say why, and --log shows Xen's log.")
     elif ending is Ending.REBOOT:
-        print(f"euxen: {name} asked for a reboot.", file=sys.stderr)
+        tell(f"{name} asked for a reboot.")
     elif ending is Ending.SUSPEND:
-        print(f"euxen: {name} suspended itself, and was destroyed.", file=sys.stderr)
+        tell(f"{name} suspended itself, and was destroyed.")
     elif ending is Ending.LEFT:
-        print(f"\neuxen: {name} was left with Ctrl-], and was destroyed.", file=sys.stderr)
+        print(file=sys.stderr)  # the guest's line is not at its end
+        tell(f"{name} was left with Ctrl-], and was destroyed.")
     elif ending is Ending.TIMEOUT:
-        print(f"euxen: {name} was destroyed after {timeout:g} s.", file=sys.stderr)
+        tell(f"{name} was destroyed after {timeout:g} s.")

@@ -10,7 +10,7 @@ from euxen.cpu import state
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import load32, load64, native, shr, store64
 from euxen.hypervisor.guest_access import guest_byte
-from euxen.hypervisor.ports import iopl_ok, read_port, write_port
+from euxen.hypervisor.ports import guest_io_okay, iopl_ok, read_port, write_port
 from euxen.hypervisor.records import TF_kernel_mode, VcpuRecord
 
 MSR_FS_BASE, MSR_GS_BASE, MSR_SHADOW_GS_BASE = 0xC000_0100, 0xC000_0101, 0xC000_0102
@@ -43,8 +43,7 @@ def canonical(address: int) -> int:
 
 
 @native
-def _port_op(vcpu: int, env: int, opcode: int, immediate: int, width: int) -> int:
-    port = load64(env + state.RDX) & 0xFFFF if opcode & BY_DX else immediate
+def _port_op(vcpu: int, env: int, opcode: int, port: int, width: int) -> int:
     rax = load64(env + state.RAX)
     if opcode & OUT:
         return write_port(vcpu, port, width, rax)
@@ -84,13 +83,15 @@ def _operate(block: int, env: int, rip: int) -> int:
         opcode = guest_byte(block, rip + 1)
         size = 2
         width = 2
-    if opcode & IN_OUT_MASK == IN_OUT and iopl_ok(vcpu):
-        immediate = 0
+    if opcode & IN_OUT_MASK == IN_OUT:
+        port = load64(env + state.RDX) & 0xFFFF
         if not opcode & BY_DX:
-            immediate = guest_byte(block, rip + size)
+            port = guest_byte(block, rip + size)
             size += 1
-        if immediate >= 0:
-            _port_op(vcpu, env, opcode, immediate, width if opcode & WIDE else 1)
+        if not opcode & WIDE:
+            width = 1
+        if port >= 0 and guest_io_okay(block, port, width) == 1:
+            _port_op(vcpu, env, opcode, port, width)
             return size
     elif opcode == CLI or opcode == STI:
         return size if iopl_ok(vcpu) else 0

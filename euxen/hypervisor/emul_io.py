@@ -13,7 +13,7 @@ from euxen.hypervisor import traps
 from euxen.hypervisor.errors import GuestFault
 from euxen.hypervisor.fault import Fault, PageFault
 from euxen.hypervisor.guest_access import addr_ok
-from euxen.hypervisor.ports import iopl_ok, read_port, write_port
+from euxen.hypervisor.ports import guest_io_okay, read_port, write_port
 from euxen.hypervisor.vcpu import Vcpu
 
 RCX, RDX, RSI, RDI = 1, 2, 6, 7
@@ -64,6 +64,26 @@ def _access(instruction: Instruction) -> _Access:
     return _Access(RSI, segment, OUTS_OPERANDS[instruction.op1_kind], is_write=False)
 
 
+def check_port(vcpu: Vcpu, port: int, width: int) -> None:
+    """Raises Fault for ports that the guest may not use."""
+    allowed = guest_io_okay(vcpu.block, port, width)
+    if allowed < 0:
+        here = vcpu.record["iobmp"] + (port >> 3)
+        copied = 1 if here & PAGE_SIZE - 1 == PAGE_SIZE - 1 and _is_readable(vcpu, here) else 0
+        # Not the address that can't be read, if the port is one byte wide, but the one that Xen names.
+        raise PageFault(here + width - (2 - copied) & (1 << 64) - 1)
+    if not allowed:
+        raise Fault
+
+
+def _is_readable(vcpu: Vcpu, address: int) -> bool:
+    try:
+        vcpu.read(address, 1)
+    except GuestFault:
+        return False
+    return True
+
+
 def string(vcpu: Vcpu, registers: Registers, instruction: Instruction) -> bool:
     """INS and OUTS, repeated or not. False if repetitions are left to be done."""
     access = _access(instruction)
@@ -74,9 +94,8 @@ def string(vcpu: Vcpu, registers: Registers, instruction: Instruction) -> bool:
     if not count:
         return True
     record = vcpu.record.address
-    if not iopl_ok(record):
-        raise Fault
     port = registers[RDX] & 0xFFFF
+    check_port(vcpu, port, width)
     step = -width if registers.rflags & state.DIRECTION else width
     # One at a time where the guest wants to see each.
     limit = 1 if registers.rflags & state.TF else MOST_REPEATS

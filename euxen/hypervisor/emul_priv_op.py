@@ -91,14 +91,10 @@ def _nothing(operation: Operation) -> None:
     """WBINVD: a domain without devices has no use for it, and Linux times loops with it."""
 
 
-def _need_iopl(operation: Operation) -> None:
-    if not ports.iopl_ok(operation.vcpu.record.address):
-        raise Fault
-
-
 def _interrupt_flag(operation: Operation) -> None:
     """CLI and STI do nothing: events are masked in the vcpu_info. Without the privilege they fault."""
-    _need_iopl(operation)
+    if not ports.iopl_ok(operation.vcpu.record.address):
+        raise Fault
 
 
 def _clts(operation: Operation) -> None:
@@ -177,10 +173,10 @@ def _rdtscp(operation: Operation) -> None:
 
 
 def _in(operation: Operation) -> None:
-    _need_iopl(operation)
     instruction, registers = operation.instruction, operation.registers
     width = WIDTHS[instruction.op0_register]
     port = _port(registers, instruction.op1_register, instruction.immediate8)
+    emul_io.check_port(operation.vcpu, port, width)
     value = ports.read_port(operation.vcpu.record.address, port, width)
     # Writing 32 bits of a register clears the others; writing fewer does not.
     kept = 0 if width == 4 else registers[RAX] & ~((1 << 8 * width) - 1)
@@ -188,10 +184,10 @@ def _in(operation: Operation) -> None:
 
 
 def _out(operation: Operation) -> None:
-    _need_iopl(operation)
     instruction, registers = operation.instruction, operation.registers
     width = WIDTHS[instruction.op1_register]
     port = _port(registers, instruction.op0_register, instruction.immediate8)
+    emul_io.check_port(operation.vcpu, port, width)
     ports.write_port(operation.vcpu.record.address, port, width, registers[RAX] & LOW)
 
 

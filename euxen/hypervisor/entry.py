@@ -73,7 +73,6 @@ def syscall(block: int, how: int) -> int:
     if is_user(vcpu):
         _from_program(block, vcpu, env)
     else:
-        store64(vcpu + VcpuRecord.hypercalls, load64(vcpu + VcpuRecord.hypercalls) + 1)
         _hypercall(block, vcpu, env)
     return finish(block)
 

@@ -2,7 +2,9 @@
 
 A channel's record has a lock. Both ends' locks are held while an interdomain channel is bound or closed; who sends
 holds the lock of the end from which it sends. So while somebody sends, the other end stays bound, and its domain with
-all that makes it pending exists: a domain that dies closes its channels before it gives anything back.
+all that makes it pending exists: a domain that dies closes its channels before it gives anything back. The records
+themselves are never freed, as whoever closes a channel may still look at the lock of what was its other end: those of
+a domain that died are given to the next one.
 
 Ports are bound under the machine's lock. They are closed, masked and sent to by any thread at any time.
 """
@@ -27,7 +29,7 @@ from euxen.hypervisor.records import (
     VcpuRecord,
 )
 from euxen.hypervisor.sched import vcpu_of, vcpu_unblock
-from euxen.hypervisor.spinlock import lock, lock_both, trylock, unlock, unlock_both
+from euxen.hypervisor.spinlock import lock, lock_both, unlock, unlock_both
 
 BUCKET_SHIFT = 6
 EVTCHNS_PER_BUCKET = 1 << BUCKET_SHIFT
@@ -242,10 +244,13 @@ def _lock_with_remote(channel: int) -> int:
         if ult(channel, remote):
             lock(remote + EvtchnRecord.lock)
             return remote
-        if trylock(remote + EvtchnRecord.lock):
-            return remote
-        # Not the order of addresses: give way. The other end may be gone then.
+        # Both in the order of their addresses. Meanwhile the other end may be gone, or be somebody else's by now.
         unlock(channel + EvtchnRecord.lock)
+        lock_both(channel + EvtchnRecord.lock, remote + EvtchnRecord.lock)
+        bound = load64(channel + EvtchnRecord.state) == ECS_INTERDOMAIN
+        if bound and load64(channel + EvtchnRecord.remote) == remote:
+            return remote
+        unlock_both(channel + EvtchnRecord.lock, remote + EvtchnRecord.lock)
 
 
 @native

@@ -45,8 +45,10 @@ if TYPE_CHECKING:
     from euxen.hypervisor.vcpu import Vcpu
 
 VIRQS = VcpuRecord.offsetof("virq_to_evtchn") // 8
-NR_PIRQS = 16 + 32
-"""Those of a machine without an I/O APIC, and as many as Xen keeps for each guest (extra_guest_irqs)."""
+NR_IRQS_GSI = 16
+"""Interrupts of a machine without an I/O APIC."""
+NR_PIRQS = NR_IRQS_GSI + 32
+"""Those, and as many as Xen keeps for each guest (extra_guest_irqs)."""
 RESET_STEP = 64
 """After so many ports a reset looks whether others want to go on."""
 INT_MAX = (1 << 31) - 1
@@ -107,11 +109,14 @@ class EventChannels:
 
     def _add_bucket(self) -> None:
         first = self.size
-        memory = Memory(EVTCHNS_PER_BUCKET * EvtchnRecord.size)
+        pool = self.domain.machine.evtchn_buckets
+        memory = pool.pop() if pool else Memory(EVTCHNS_PER_BUCKET * EvtchnRecord.size)
         self._bucket_memory.append(memory)
         for port in range(EVTCHNS_PER_BUCKET):
             record = Record(EvtchnRecord, memory, port * EvtchnRecord.size)
             record["domain"], record["port"] = self._address, first + port
+            record["state"] = ECS_FREE
+            record["priority"] = record["last_queue"] = record["pending"] = 0
         self._buckets.words()[first // EVTCHNS_PER_BUCKET] = memory.address
         # Last: whoever sees it uses the bucket.
         self.domain.record["valid_evtchns"] = first + EVTCHNS_PER_BUCKET
@@ -321,7 +326,7 @@ class EventChannels:
                     break
                 native.evtchn_close(self._address, port, 1)
                 if port % RESET_STEP == 0 and preempt():
-                    self._next_reset = port
+                    self._next_reset = port + 1  # at least one port each time
                     raise Preempted
             self._next_reset = 0
             if record["active_evtchns"] > record["xen_evtchns"]:
@@ -340,3 +345,6 @@ class EventChannels:
             for port in range(1, self.size):
                 native.evtchn_close(self._address, port, 0)
             self._leave_fifo()
+            self.domain.record["valid_evtchns"] = 0
+            self.domain.machine.evtchn_buckets += self._bucket_memory
+            self._bucket_memory.clear()

@@ -140,7 +140,8 @@ def _enqueue(vcpu: int, channel: int, queue: int, old: int) -> int:
 def _post(vcpu: int, channel: int, word: int, queue: int, old: int) -> int:
     """Make a port pending that has a word, and give both locks back."""
     control_block = load64(load64(vcpu + VcpuRecord.evtchn_fifo) + EvtchnFifoVcpu.control_block)
-    is_new, new_head = 0, 0
+    is_new = 0
+    new_head = 0
     # A vCPU without a control block may not have unmasked anything, so the event is nobody's.
     if control_block:
         is_new = 0 if or32(word, PENDING) & PENDING else 1
@@ -163,7 +164,8 @@ def set_pending(vcpu: int, channel: int) -> int:
         store64(channel + EvtchnRecord.pending, 1)
         return 0
     for _attempt in range(QUEUE_TRIES):
-        queue, old = _queue(vcpu, load64(channel + EvtchnRecord.priority)), _last_queue(channel)
+        queue = _queue(vcpu, load64(channel + EvtchnRecord.priority))
+        old = _last_queue(channel)
         lock_both(queue + EvtchnFifoQueue.lock, old + EvtchnFifoQueue.lock)
         # The priority may have been changed, and another sender may have moved the port, before we had the locks.
         if queue == _queue(vcpu, load64(channel + EvtchnRecord.priority)) and old == _last_queue(channel):

@@ -55,6 +55,8 @@ class Machine:
         """How many CPUs there are."""
         self._fill_record()
         self._make_m2p()
+        self.evtchn_buckets: list[Memory] = []
+        """Records of event channels that no domain has now; see ``event_channel``."""
         self.lock = threading.RLock()
         """Held by whoever changes more than one domain, or any domain from Python."""
         self.changed = threading.Condition(self.lock)

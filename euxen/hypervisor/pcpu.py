@@ -16,7 +16,7 @@ from euxen.abi.vcpu import RUNSTATE_blocked, RUNSTATE_offline, RUNSTATE_running
 from euxen.abi.xen import HYPERVISOR_multicall, MulticallEntry
 from euxen.cpu import state
 from euxen.cpu.engine import ExitReason
-from euxen.cpu.registers import Registers
+from euxen.cpu.registers import MASK, Registers
 from euxen.hypervisor import crash, ctrlreg, descriptors, entry, sched, sleeper, time, traps
 from euxen.hypervisor.domain import CpuState, Domain
 from euxen.hypervisor.emulate import emulate
@@ -29,6 +29,8 @@ from euxen.hypervisor.vcpu import Vcpu
 ARGUMENTS = (7, 6, 2, 10, 8)
 """The registers that hold a hypercall's arguments: RDI, RSI, RDX, R10, R8."""
 RAX = 0
+LONGEST_SLEEP = 3_600_000_000_000
+"""In ns."""
 
 CR0 = 0x8005_0033
 CR4 = 0x0000_06E0
@@ -157,10 +159,10 @@ class Pcpu:
         now = self.domain.machine.now
         sleeper.prepare(vcpu.sleeper.address)
         if vcpu.is_blocked and not self._stop and not self.domain.record["pause_count"]:
-            delay = vcpu.wake_time() - now()
+            delay = min(vcpu.wake_time() - now(), LONGEST_SLEEP)
             if delay > 0:
                 sleeper.sleep(vcpu.sleeper.address, delay)
-        time.run_timers(vcpu.record.address)
+        time.run_singleshot_timer(vcpu.record.address)
         sched.poll_timer(vcpu.record.address, now())
 
     def stop(self) -> None:
@@ -193,7 +195,7 @@ class Pcpu:
                 arguments = struct.pack(f"<{len(continuation.arguments)}Q", *continuation.arguments)
                 vcpu.write(calls + MulticallEntry.offsets["args"], arguments)
                 raise Continuation(calls, count) from None
-            vcpu.write(calls + MulticallEntry.offsets["result"], struct.pack("<q", result))
+            vcpu.write(calls + MulticallEntry.offsets["result"], struct.pack("<Q", result & MASK))
         except GuestFault:
             return -XEN_EFAULT
         if count > 1:

@@ -8,7 +8,9 @@ rtc_guest_write in xen/arch/x86/time.c.
 from __future__ import annotations
 
 from euxen.abi.xen import VMASST_TYPE_architectural_iopl
+from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import load64, native, store64
+from euxen.hypervisor.guest_access import get_guest
 from euxen.hypervisor.records import DomainRecord, TF_kernel_mode, VcpuRecord
 
 IOPL_ASSIST = 1 << VMASST_TYPE_architectural_iopl
@@ -25,6 +27,22 @@ def iopl_ok(vcpu: int) -> int:
         if load64(load64(vcpu + VcpuRecord.domain) + DomainRecord.vm_assist) & IOPL_ASSIST:
             level = 0
     return 1 if level << IOPL_SHIFT <= load64(vcpu + VcpuRecord.iopl) else 0
+
+
+@native
+def guest_io_okay(block: int, port: int, width: int) -> int:
+    """Whether the guest may use ports in the mode that it is in: 1 or 0, or -1 where its I/O bitmap can't be read.
+
+    As a CPU does, two bytes of the bitmap are read.
+    """
+    vcpu = load64(block + CpuBlock.vcpu)
+    if iopl_ok(vcpu):
+        return 1
+    if port + width > load64(vcpu + VcpuRecord.iobmp_nr):
+        return 0
+    if get_guest(block, load64(vcpu + VcpuRecord.iobmp) + (port >> 3), 2):
+        return -1
+    return 0 if load64(vcpu + VcpuRecord.word) & ((1 << width) - 1) << (port & 7) else 1
 
 
 @native

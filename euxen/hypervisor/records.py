@@ -61,7 +61,6 @@ class DomainRecord(Structure):
     pause_count: int = u64()  # what keeps the domain from running: pauses, and having shut down
     is_privileged: int = u64()
     vm_assist: int = u64()
-    nr_l4_pages: int = u64()
     vcpus: int = u64()  # VcpuRecord[max_vcpus], each of VCPU_STRIDE bytes
     max_vcpus: int = u64()
     evtchn_buckets: int = u64()  # where the EvtchnRecords are, EVTCHNS_PER_BUCKET each
@@ -71,8 +70,6 @@ class DomainRecord(Structure):
     evtchn_hint: int = u64()  # no port below is free
     evtchn_fifo: int = u64()  # EvtchnFifoRecord, 0 for a domain with the two-level ABI
     pollers: int = u64()  # how many vCPUs have VcpuRecord.polling
-    gdt_template: int = u64()  # Xen's page of every GDT: FIRST_RESERVED_GDT_PAGE
-    m2p_strict: int = u64()
     watchdog_deadline: int = u64()  # ns: when the first of the watchdogs fires, 0 for never
     cmos_index: int = u64()  # what the guest wrote to port 0x70: arch.cmos_idx
     pci_address: int = u64()  # and to port 0xcf8: arch.pci_cf8
@@ -130,14 +127,14 @@ class VcpuRecord(Structure):
     syscall32_disables_events: int = u64()
     sysenter_callback: int = u64()
     sysenter_disables_events: int = u64()
-    nmi_callback: int = u64()
     iopl: int = u64()  # in the place that it has in RFLAGS
+    iobmp: int = u64()  # guest virtual address of the I/O bitmap
+    iobmp_nr: int = u64()  # how many ports it is for
     ldt_base: int = u64()
     ldt_ents: int = u64()
     gdt_ents: int = u64()
     gdt_frames: int = array(u64(), 16)
     ctrlreg: int = array(u64(), 8)
-    in_syscall: int = u64()  # TRAP_syscall: the guest goes on as by SYSRET
     async_exception_mask: int = u64()
     nmi_pending: int = u64()
     nmi_old_mask: int = u64()
@@ -158,7 +155,6 @@ class VcpuRecord(Structure):
     sleeper: int = u64()  # SleeperRecord of the thread that sleeps while this vCPU is blocked
     evtchn_fifo: int = u64()  # EvtchnFifoVcpu, where the domain has the FIFO ABI
     virq_to_evtchn: int = array(u64(), 24)
-    hypercalls: int = u64()  # how many this vCPU made
     scratch: int = array(u64(), 32)
     word: int = u64()  # where guest_access keeps a number on its way
     continuation: int = array(u64(), 4)  # the arguments with which a preempted hypercall goes on

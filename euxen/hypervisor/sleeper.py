@@ -34,7 +34,8 @@ def sleep(sleeper: int, duration: int) -> int:
     duration = min(duration, LONGEST)
     store64(sleeper + SleeperRecord.timespec, duration // SECOND)
     store64(sleeper + SleeperRecord.timespec + 8, duration % SECOND)
-    ppoll, pollfd = load64(sleeper + SleeperRecord.ppoll), sleeper + SleeperRecord.pollfd
+    ppoll = load64(sleeper + SleeperRecord.ppoll)
+    pollfd = sleeper + SleeperRecord.pollfd
     if call4(ppoll, pollfd, 1, sleeper + SleeperRecord.timespec, 0) & 0xFFFF_FFFF == 1:
         eventfd = load64(sleeper + SleeperRecord.eventfd)
         call3(load64(sleeper + SleeperRecord.read), eventfd, sleeper + SleeperRecord.count, 8)

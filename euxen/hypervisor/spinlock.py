@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from euxen.cpu.native.language import cas64, load64, native, store64, ult
-
-
-@native
-def trylock(address: int) -> int:
-    """Take a lock, if nobody has it; whether it was taken."""
-    return 1 if cas64(address, 0, 1) == 0 else 0
+from euxen.cpu.native.language import cas64, native, ult, xchg64
 
 
 @native
 def lock(address: int) -> int:
     """Take a lock."""
     while cas64(address, 0, 1) != 0:
-        # Only look until it is free: whoever has it needs its cache line.
-        while load64(address):
-            pass
+        pass
     return 0
 
 
 @native
 def unlock(address: int) -> int:
     """Give a lock back."""
-    store64(address, 0)
+    # An exchange, so that nothing of what was done under the lock is done after it.
+    xchg64(address, 0)
     return 0
 
 

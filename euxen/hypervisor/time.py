@@ -65,13 +65,20 @@ def watchdog_deadline(vcpu: int) -> int:
 
 
 @native
-def run_timers(vcpu: int) -> int:
-    """Raise VIRQ_TIMER for every timer of a vCPU that is due."""
-    time = now_for(vcpu)
+def run_singleshot_timer(vcpu: int) -> int:
+    """Raise VIRQ_TIMER if the one-shot timer of a vCPU is due, whether it runs or not."""
     single = load64(vcpu + VcpuRecord.timer_deadline)
-    if single and single <= time:
+    if single and single <= now_for(vcpu):
         store64(vcpu + VcpuRecord.timer_deadline, 0)
         send_vcpu_virq(vcpu, VIRQ_TIMER)
+    return 0
+
+
+@native
+def run_timers(vcpu: int) -> int:
+    """Raise VIRQ_TIMER for every timer of the vCPU that runs: the periodic one stands still in others."""
+    run_singleshot_timer(vcpu)
+    time = now_for(vcpu)
     period = load64(vcpu + VcpuRecord.periodic_period)
     if period:
         last = load64(vcpu + VcpuRecord.periodic_last)

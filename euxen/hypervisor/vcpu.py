@@ -145,10 +145,11 @@ class Vcpu:
         ctypes.memset(self.record.address + VcpuRecord.offsetof("traps"), 0, size)
 
     def bring_up(self) -> None:
-        """Let the vCPU run (VCPUOP_up)."""
-        self.record["online"] = 1
-        self.record["runstate"] = RUNSTATE_runnable
-        self.record["runstate_entry"] = self.domain.machine.now()
+        """Let the vCPU run, if it does not (VCPUOP_up)."""
+        if not self.record["online"]:
+            self.record["online"] = 1
+            self.record["runstate"] = RUNSTATE_runnable
+            self.record["runstate_entry"] = self.domain.machine.now()
 
     def take_down(self) -> None:
         """Stop the vCPU (VCPUOP_down)."""
@@ -186,14 +187,15 @@ class Vcpu:
         if self.record["runstate_area"]:
             self.publish_runstate()
 
-    def runstate_info(self) -> VcpuRunstateInfo:
-        """How long the vCPU was in which state."""
+    def runstate_info(self, until: int | None = None) -> VcpuRunstateInfo:
+        """How long the vCPU was in which state, until it entered the current one, or until a system time."""
         words = self.record.memory.words()
         at = (self.record.address - self.record.memory.address + VcpuRecord.offsetof("runstate_time")) // 8
         times = [int(words[at + number]) for number in range(4)]
-        state = self.record["runstate"]
-        times[state] += self.domain.machine.now() - self.record["runstate_entry"]
-        return VcpuRunstateInfo(state=state, state_entry_time=self.record["runstate_entry"], time=tuple(times))
+        state, entry = self.record["runstate"], self.record["runstate_entry"]
+        if until is not None:
+            times[state] += until - entry
+        return VcpuRunstateInfo(state=state, state_entry_time=entry, time=tuple(times))
 
     def publish_runstate(self) -> None:
         """Write the runstate where the guest asked for it; a guest that took the memory away misses it."""

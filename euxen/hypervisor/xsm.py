@@ -96,6 +96,9 @@ resource_plug_pci = Check(XSM_PRIV)
 resource_unplug_pci = Check(XSM_PRIV)
 resource_setup_pci = Check(XSM_PRIV)
 resource_setup_gsi = Check(XSM_PRIV)
+resource_setup_misc = Check(XSM_PRIV)
+map_domain_pirq = Check(XSM_DM_PRIV)
+unmap_domain_pirq = Check(XSM_DM_PRIV)
 
 
 FOR_DEVICE_MODELS = {

@@ -5,6 +5,7 @@ apt checks the signatures of all that it downloads; apt-get(8), apt-cache(8), dp
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -64,7 +65,10 @@ def download(packages: Sequence[str], directory: Path, progress: Progress) -> di
         _update()  # the archive drops old versions, which old lists still name
         trouble = _download(packages, directory, progress)
     if trouble:
-        advice = "check the network" if os.geteuid() == 0 else "check the network and run 'apt-get update' as root"
+        if os.strerror(errno.ENOSPC) in trouble:
+            advice = "make room, or set XDG_CACHE_HOME"
+        else:
+            advice = "check the network" if os.geteuid() == 0 else "check the network and run 'apt-get update' as root"
         raise UserError(f"apt-get cannot download {' and '.join(packages)} ({trouble}); {advice}")
     return {package: next(directory.glob(f"{package}_*.deb")) for package in packages}
 

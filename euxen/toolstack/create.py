@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.xenstore_client import XenStoreRefused
+from euxen.hypervisor.control import DEFAULT_MAX_EVTCHN_PORT
 from euxen.hypervisor.errors import XenError
 from euxen.toolstack.builder.pv import PvBuilder, Rings
 from euxen.toolstack.config.model import DomainConfig
@@ -22,6 +23,7 @@ from euxen.toolstack.machine import Host
 
 PAGE_SHIFT = 12
 CONSOLE_LIMIT = 1 << 20
+NEEDED_EVENT_CHANNELS = 2
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Request:
     uuid: UUID
     max_memory: int = 0
     """What it can ever have, in bytes; 0 is what it has."""
+    max_event_channels: int = DEFAULT_MAX_EVTCHN_PORT
 
     @property
     def most_memory(self) -> int:
@@ -54,7 +57,8 @@ def request_for(config: DomainConfig) -> Request:
         too_large = f"more than the domain's memory, {config.memory} MiB; give it more"
         ramdisk = read_file(config.ramdisk, "a RAM disk", memory, too_large)
     uuid = config.uuid or uuid4()
-    return Request(config.name, image, ramdisk, config.cmdline, memory, uuid, config.maxmem << 20)
+    max_memory, max_event_channels = config.maxmem << 20, config.max_event_channels
+    return Request(config.name, image, ramdisk, config.cmdline, memory, uuid, max_memory, max_event_channels)
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,13 @@ def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDom
     """
     control = host.control
     pages, max_pages = request.memory >> PAGE_SHIFT, request.most_memory >> PAGE_SHIFT
+    if request.max_event_channels < NEEDED_EVENT_CHANNELS:
+        raise UserError(
+            f"{request.name} is to have {request.max_event_channels} event channel at most (max_event_channels); "
+            f"xenstore and its console need {NEEDED_EVENT_CHANNELS}."
+        )
     try:
-        domid = control.create_domain(max_pages, handle=request.uuid.bytes)
+        domid = control.create_domain(max_pages, max_evtchn_port=request.max_event_channels, handle=request.uuid.bytes)
     except XenError as error:
         raise UserError(f"Xen refuses to create a domain ({error}); destroy others first.") from error
     try:

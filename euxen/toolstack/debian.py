@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from euxen.cpu.native.cache import write_whole
 from euxen.toolstack import apt
 from euxen.toolstack.errors import UserError
 from euxen.toolstack.initramfs import INIT, build_initramfs
@@ -138,13 +139,8 @@ def _guest(directory: Path) -> DebianGuest | None:
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        try:
-            scratch.write_bytes(content)
-            scratch.rename(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        write_whole(path, content)
     except OSError as error:
         raise UserError(f"{path.parent} cannot be written ({error.strerror}); set XDG_CACHE_HOME") from None
 

@@ -15,7 +15,9 @@ from types import TracebackType
 from euxen.abi.domctl import XEN_DOMINF_shutdown, XEN_DOMINF_shutdownmask, XEN_DOMINF_shutdownshift
 from euxen.toolstack.create import RunningDomain
 from euxen.toolstack.ending import Ending, ending_of
+from euxen.toolstack.errors import UserError
 from euxen.toolstack.machine import Host
+from euxen.toolstack.signals import HeldSignals
 
 ESCAPE = b"\x1d"
 """Ctrl-]: leaves the console."""
@@ -56,12 +58,12 @@ def _raw_terminal(file: int) -> Iterator[None]:
         return
     saved = termios.tcgetattr(file)
     try:
-        tty.setraw(file, termios.TCSADRAIN)
+        tty.setraw(file, termios.TCSANOW)  # which waits for no output: the terminal may be stopped
         yield
     finally:
         # A terminal that was hung up has nothing to restore.
         with contextlib.suppress(termios.error):
-            termios.tcsetattr(file, termios.TCSADRAIN, saved)
+            termios.tcsetattr(file, termios.TCSANOW, saved)
 
 
 class Foreground:
@@ -77,6 +79,7 @@ class Foreground:
         self._host, self._domid = host, running.domid
         self._console = running.console
         self._wakeup = wakeup
+        self._signals = HeldSignals(wakeup.wake)
         self._deadline = None if timeout is None else time.monotonic() + timeout
         # Either may have been closed by whoever started us.
         self._stdin = -1 if sys.stdin is None else sys.stdin.fileno()
@@ -86,15 +89,23 @@ class Foreground:
         self._output = b""
 
     def run(self) -> Ending:
-        """Run the domain. Afterwards it still exists, paused, for whoever wants to look at it."""
+        """Run the domain. Afterwards it still exists, paused, for whoever wants to look at it.
+
+        A signal raises what its handler raises when the domain has stopped.
+        """
         control = self._host.control
-        with _raw_terminal(self._stdin), self._host.services.watching_domains(self._domains_changed):
+        with (
+            self._signals,
+            _raw_terminal(self._stdin),
+            self._host.services.watching_domains(self._domains_changed),
+        ):
             control.unpause_domain(self._domid)
             try:
                 ending = self._serve()
             finally:
                 control.pause_domain(self._domid)
-            self._show_last_words()
+            if self._signals.came is None:
+                self._show_last_words()
         return ending
 
     def _domains_changed(self) -> None:
@@ -127,6 +138,8 @@ class Foreground:
                         self._show()
                     elif not self._forward_input():
                         return Ending.LEFT
+                if self._signals.came is not None:
+                    return Ending.LEFT
                 if ending := self._ending():
                     return ending
                 if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -161,8 +174,15 @@ class Foreground:
 
     def _show(self) -> None:
         """Write what can be written without waiting: a pipe that takes anything takes PIPE_BUF bytes."""
-        with contextlib.suppress(BlockingIOError):
-            self._output = self._output[os.write(self._stdout, self._output) :]
+        try:
+            written = self._signals.interruptible(lambda: os.write(self._stdout, self._output))
+            self._output = self._output[written or 0 :]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UserError(f"standard output cannot be written ({error.strerror})") from None
 
     def _forward_input(self) -> bool:
         """Give input to the guest; False if the user wants to leave."""

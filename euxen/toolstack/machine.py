@@ -34,7 +34,10 @@ class Host:
         """Start it with ``memory`` bytes. ``progress`` is called while native code has to be compiled."""
         most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if memory > most:
-            raise UserError(f"The domain would take {memory >> 20} MiB, and this host has {most >> 20} MiB in all.")
+            raise UserError(
+                f"the domain would take {memory >> 20} MiB, and this host has {most >> 20} MiB in all; "
+                "ask for less memory"
+            )
         assert pcpus  # every native function has to be known before the library is loaded
         try:
             cache = cache_directory()
@@ -45,12 +48,12 @@ class Host:
             raise UserError(str(error)) from error
         except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
             reason = getattr(error, "strerror", None) or error
-            raise UserError(f"The cache for compiled code cannot be used ({reason}); set XDG_CACHE_HOME.") from error
+            raise UserError(f"the cache for compiled code cannot be used ({reason}); set XDG_CACHE_HOME") from error
         try:
             self.machine = Machine(memory)
         except OSError as error:
             raise UserError(
-                f"This host does not give {memory >> 20} MiB for a machine ({error.strerror}); ask for less memory."
+                f"this host does not give {memory >> 20} MiB for a machine ({error.strerror}); ask for less memory"
             ) from error
         self.hypervisor = Hypervisor(self.machine, UnicornEngine, pcpus.run)
         self.control = Control(self.hypervisor, self.hypervisor.kernel)

@@ -99,7 +99,7 @@ def test_warnings_come_with_their_places(tmp_path: Path) -> None:
         ({"ramdisk": "/no/such"}, "/no/such cannot be read (No such file or directory); give the path of a RAM disk"),
         ({"memory": 1}, "1 MiB is too little memory: "),
         ({"memory": 64, "maxmem": 32}, "maxmem < memory"),
-        ({"memory": 16777216}, "The domain would take "),
+        ({"memory": 16777216}, "the domain would take "),
         ({"bootloader": "pygrub"}, "`bootloader' is refused"),
     ],
 )
@@ -107,10 +107,29 @@ def test_refusals(settings: dict[str, object], told: str, tmp_path: Path) -> Non
     assert told in refusal(config(tmp_path, **settings))
 
 
-@pytest.mark.parametrize("text", ["kernel = ", "= 3\n", '"\n', "name = [1, 2\n", "\0", "\xff\xfe = 1"])
+@pytest.mark.parametrize("text", ["kernel = ", "= 3\n", '"\n', "name = [1, 2\n", "\xff\xfe = 1"])
 def test_what_is_no_configuration(text: str, tmp_path: Path) -> None:
     (tmp_path / "guest.cfg").write_bytes(text.encode("latin-1"))
     assert refusal(tmp_path / "guest.cfg").startswith(f"{tmp_path}/guest.cfg:1: ")
+
+
+def test_what_is_no_text_is_told_as_text(tmp_path: Path) -> None:
+    (tmp_path / "guest.cfg").write_bytes(b"name = \x1b[31m\xff\n")
+    assert "\\x1b[31m\\xff" in refusal(tmp_path / "guest.cfg")
+
+
+@pytest.mark.parametrize("size", [100, 2 << 20])
+def test_a_kernel_in_its_place(size: int, tmp_path: Path) -> None:
+    (tmp_path / "vmlinuz").write_bytes(b"\x7fELF".ljust(size, b"\0"))
+    told = refusal(tmp_path / "vmlinuz")
+    assert told.endswith("; name a kernel with --kernel")
+    assert " no configuration file" in told
+
+
+def test_what_becomes_of_an_ended_domain(tmp_path: Path) -> None:
+    done = run("run", config(tmp_path, on_poweroff="preserve"))
+    told = "`on_poweroff' is ignored: a domain in the foreground is destroyed when it ends"
+    assert done.stderr == f"euxen: {tmp_path}/guest.cfg:4: {told}\n".encode()
 
 
 @pytest.mark.parametrize("name", ["no such", ".", "/dev/zero"])

@@ -90,6 +90,21 @@ def test_without_the_network(archive: Archive, cache: Path) -> None:
 
 
 @needs_apt
+def test_what_was_fetched_before_will_do(archive: Archive, cache: Path) -> None:
+    with served(archive.pool) as port:
+        on_the_network(archive, port)
+        fetched = run("fetch", "debian")
+        add_kernel(archive, Flavour.CLOUD, "6.1.0-10-cloud-amd64", "6.1.94-1")
+        subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
+    done = run("fetch", "debian")
+    assert (done.returncode, done.stdout) == (0, fetched.stdout)
+    told = done.stderr.decode()
+    assert told.startswith("euxen: apt-get cannot download linux-image-6.1.0-10-cloud-amd64 ")
+    assert told.endswith("; 6.1.0-9-cloud-amd64, which was fetched before, will do\n")
+    assert told.count("\n") == 1
+
+
+@needs_apt
 def test_over_the_network_with_a_progress_bar(archive: Archive, cache: Path) -> None:
     with served(archive.pool) as port:
         on_the_network(archive, port)
@@ -109,7 +124,7 @@ def test_a_cache_that_cannot_be_written(
     done = run("run", "--kernel", debian_cloud.kernel)
     assert done.returncode == 1
     assert done.stderr == (
-        b"euxen: The cache for compiled code cannot be used (No such file or directory); set XDG_CACHE_HOME.\n"
+        b"euxen: the cache for compiled code cannot be used (No such file or directory); set XDG_CACHE_HOME\n"
     )
 
 

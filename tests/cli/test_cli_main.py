@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from terminal import EUXEN
 
+import euxen.__main__
 from euxen import __version__
 from euxen.cli.main import main
 
@@ -66,10 +69,40 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_name_that_is_no_text() -> None:
-    done = run("inspect", os.fsdecode(b"/nowhere/\xff\x1b"))
+    for arguments in (
+        ["inspect", os.fsdecode(b"/nowhere/\xff\x1b\n")],
+        ["fetch", "debian", os.fsdecode(b"\xff\x1b\n")],
+    ):
+        told = run(*arguments).stderr
+        assert "\\xff\\x1b\\n" in told
+        assert told.count("\n") == 1
+
+
+def test_a_full_disk() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([EUXEN, "inspect", sys.executable], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.stderr == b"euxen: standard output cannot be written (No space left on device)\n"
     assert done.returncode == 1
-    assert done.stderr.startswith("euxen: /nowhere/")
-    assert "Traceback" not in done.stderr
+
+
+def test_standard_error_is_closed() -> None:
+    shell = f"exec {EUXEN} inspect /nowhere 2>&-"
+    done = subprocess.run(["/bin/sh", "-c", shell], stdout=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_ctrl_c_before_the_command_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "euxen.cli.main", Interrupted("main"))
+    assert euxen.__main__.main() == 130
+
+
+def test_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "euxen", "--version"], stdout=subprocess.PIPE, check=True)
+    assert done.stdout == f"euxen {__version__}\n".encode()
 
 
 def test_a_reader_that_has_enough() -> None:

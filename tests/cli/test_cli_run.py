@@ -6,6 +6,7 @@ import gzip
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,14 +78,14 @@ class TestOptions:
 
     def test_more_memory_than_the_host_has(self, tmp_path: Path) -> None:
         told = refusal("--kernel", tiny.kernel(tmp_path / "k", tiny.SPIN), "--memory", "16777216")
-        assert told.startswith("The domain would take ")
+        assert told.startswith("the domain would take ")
 
     @pytest.mark.parametrize("arguments", [["--colour"], ["--mem", "64"], ["--kernel"], ["--log=1"]])
     def test_what_is_no_option(self, arguments: list[str]) -> None:
         assert refusal(*arguments, status=2).endswith(" --help'")
 
     def test_no_kernel(self) -> None:
-        assert refusal("--memory", "64").startswith("No kernel is given: name one with --kernel FILE")
+        assert refusal("--memory", "64").startswith("no kernel is given: name one with --kernel FILE")
 
     def test_help_tells_every_exit_status(self) -> None:
         told = " ".join(run("run", "--help").stdout.decode().split())
@@ -94,7 +95,7 @@ class TestOptions:
 
 NO_NOTES = "cannot be a PV guest: no Xen ELF notes"
 KERNELS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "empty": (lambda: b"", "it is neither ELF nor bzImage (it starts with nothing); give vmlinuz or vmlinux"),
+    "empty": (lambda: b"", "it is empty; give vmlinuz or vmlinux"),
     "text": (lambda: b"#!/bin/sh\n" * 99, "it is neither ELF nor bzImage"),
     "zeroes": (lambda: bytes(1 << 20), "it is neither ELF nor bzImage"),
     "cut off": (lambda: Elf(notes=pv_notes()).build()[:80], "cannot be used as a kernel"),
@@ -149,6 +150,9 @@ class TestKernels:
     def test_a_directory(self, tmp_path: Path) -> None:
         assert "is no regular file" in refusal("--kernel", tmp_path)
 
+    def test_one_without_a_name(self) -> None:
+        assert refusal("--kernel", "/") == "/ is no regular file; give the path of a kernel image"
+
     def test_a_pipe_that_nobody_writes_to(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         assert "is no regular file" in refusal("--kernel", tmp_path / "pipe")
@@ -161,6 +165,7 @@ class TestKernels:
         for memory in ("1", "20", "60"):
             told = refusal("--kernel", debian_cloud.kernel, "--memory", memory)
             assert told.startswith(f"{memory} MiB is too little memory: the ")
+            assert told.endswith(" MiB; give the domain more")
 
 
 @pytest.mark.usefixtures("workplace")
@@ -175,7 +180,7 @@ class TestRamdisks:
         (tmp_path / "ramdisk").write_bytes(bytes(31 << 20))
         told = refusal("--kernel", self.tiny(tmp_path), "--ramdisk", tmp_path / "ramdisk", "--memory", "32")
         assert told.startswith("32 MiB is too little memory: the ")
-        assert told.endswith("; give the domain more.")
+        assert told.endswith("; give the domain more")
 
     @pytest.mark.parametrize("path", ["no such", ".", "/dev/zero", "/proc/self/mem"])
     def test_no_file(self, path: str, tmp_path: Path) -> None:
@@ -259,6 +264,36 @@ class TestEndings:
             _, rest = process.communicate(timeout=PATIENCE)
             assert (process.returncode, rest) == (128 + number, b"")
 
+    @pytest.mark.parametrize(
+        ("function", "body"),
+        [
+            ("threading.Thread.start", "original(*arguments); signal.raise_signal(signal.SIGTERM)"),
+            ("pcpu.Pcpu.stop", "signal.raise_signal(signal.SIGTERM); original(*arguments)"),
+        ],
+    )
+    def test_signals_at_bad_moments(self, function: str, body: str, tmp_path: Path) -> None:
+        """When the domain's thread was just started, and when it is about to be stopped."""
+        script = f"""
+import signal, sys, threading
+from euxen.cli.main import main
+from euxen.hypervisor import pcpu
+
+def with_signal(*arguments):
+    {body}
+
+original = {function}
+{function} = with_signal
+sys.exit(main(sys.argv[1:]))
+"""
+        kernel = tiny.kernel(tmp_path / "guest", tiny.BLOCK)
+        command = [sys.executable, "-c", script, "run", "--memory", "16", "--kernel", str(kernel), "--timeout", "0.5"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+            try:
+                told = process.communicate(timeout=PATIENCE)[1]
+            finally:
+                process.kill()
+        assert (process.returncode, told) == (128 + signal.SIGTERM, b"")
+
     def test_a_signal_that_is_ignored_stays_so(self, tmp_path: Path) -> None:
         """As nohup(1) starts commands."""
         code = f"mov $18, %eax; mov $0, %edi; mov $3, %esi; lea text(%rip), %rdx; syscall; {tiny.SPIN}"
@@ -305,6 +340,22 @@ class TestStreams:
         done = subprocess.run(["/bin/sh", "-c", shell], stderr=subprocess.PIPE, check=False)
         assert done.stderr == b"euxen: guest asked for a reboot.\n"
         assert done.returncode == 3
+
+    def test_closed_standard_error(self, tmp_path: Path) -> None:
+        """What would be told there is told nobody else, and least of all written to a file that got its number."""
+        kernel = tiny.kernel(tmp_path / "guest", tiny.SHUTDOWN.format(reason=sched.SHUTDOWN_reboot))
+        shell = f"exec {EUXEN} run --memory 16 --kernel {kernel} <&- 2>&-"
+        done = subprocess.run(["/bin/sh", "-c", shell], stdout=subprocess.PIPE, check=False)
+        assert (done.returncode, done.stdout) == (3, b"")
+
+    def test_a_full_disk(self, debian_cloud: DebianGuest) -> None:
+        command = [str(EUXEN), "run", *files(debian_cloud), "--extra", "console=hvc0"]
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE, check=False
+            )
+        assert done.stderr == b"euxen: standard output cannot be written (No space left on device)\n"
+        assert done.returncode == 1
 
     def test_a_reader_that_has_enough(self, debian_cloud: DebianGuest) -> None:
         command = [str(EUXEN), "run", *files(debian_cloud), "--extra", "console=hvc0"]

@@ -53,8 +53,9 @@ class Outcome:
 class BareEngine:
     """An engine with 16 MiB of memory, mapped one to one. The native library has to be loaded."""
 
-    def __init__(self, policy: Sequence[Leaf] = ()) -> None:
-        self._ram = mmap.mmap(-1, MEMORY)
+    def __init__(self, policy: Sequence[Leaf] = (), shared: BareEngine | None = None) -> None:
+        """``shared``: another engine, with which this one has its memory in common."""
+        self._ram: mmap.mmap = shared._ram if shared else mmap.mmap(-1, MEMORY)
         self.memory = memoryview(self._ram)
         self.engine = UnicornEngine(ctypes.addressof(ctypes.c_char.from_buffer(self._ram)), MEMORY >> 12)
         self.registers = Registers(self.engine.block)
@@ -93,7 +94,7 @@ class BareEngine:
             "on_syscall": (2, lambda block, how: self._end(Outcome(SYSCALL))),
             "on_trap": (4, lambda block, vector, code, soft: self._end(Outcome(TRAP, vector, code))),
             "on_page_fault": (3, lambda block, at, code: self._end(Outcome(PAGE_FAULT, 14, code, at))),
-            "on_interrupt": (1, lambda block: self._end(Outcome(TIMEOUT))),
+            "on_interrupt": (1, lambda block: self._interrupt()),
             "on_store": (4, lambda block, address, value, size: 0),
             "on_descriptor": (4, lambda block, selector, load, unused: self.descriptors.get(selector & 0xFFFF, -1)),
             "on_tsc": (1, lambda block: self.ticks),
@@ -109,6 +110,10 @@ class BareEngine:
         self._outcome = outcome
         exits.request_exit(self.engine.block.address, int(ExitReason.HYPERCALL), 0)
         return 0
+
+    def _interrupt(self) -> int:
+        # A kick may come while the code has ended already and the engine is about to come back.
+        return 0 if self.engine.block["exit_reason"] else self._end(Outcome(TIMEOUT))
 
     def reset(self, cpl: int = 1, bits: int = 64) -> None:
         """Clear the registers: 64-bit or 32-bit code at a privilege level, with the floating-point unit enabled."""
@@ -135,6 +140,10 @@ class BareEngine:
     def resume(self, code: bytes) -> Outcome:
         """Execute code in the registers as they are."""
         self.place(CODE, code)
+        return self.finish()
+
+    def finish(self) -> Outcome:
+        """Go on from where the registers are, until the code ends or has to be stopped."""
         alarm = threading.Timer(PATIENCE, self.engine.kick)
         alarm.start()
         try:

@@ -50,6 +50,13 @@ def test_on_a_terminal_there_is_a_shell(debian_cloud: DebianGuest) -> None:
         assert terminal.wait() == 0
 
 
+def test_leaving_the_shell_is_no_failure(debian_cloud: DebianGuest) -> None:
+    with Terminal(DEMO) as terminal:
+        terminal.expect("/root # ")
+        terminal.press("\x1d")
+        assert terminal.wait() == 0
+
+
 def test_before_anything_was_fetched(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run(DEMO, stdin=subprocess.DEVNULL, env=environment, capture_output=True, text=True, check=False)

@@ -18,6 +18,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from euxen.abi.sched import SHUTDOWN_poweroff
+from euxen.hypervisor.control import DEFAULT_MAX_EVTCHN_PORT
 from euxen.hypervisor.domain import Domain
 from euxen.toolstack.create import Request, create, destroy
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
@@ -107,6 +108,7 @@ def boot(
     memory: int = DEFAULT_MEMORY,
     keyboard: bytes = b"",
     uuid: UUID | None = None,
+    max_event_channels: int = DEFAULT_MAX_EVTCHN_PORT,
     patience: float = PATIENCE,
     privileged: bool = False,
     spare: int = 0,
@@ -122,7 +124,8 @@ def boot(
     console, xen_console = bytearray(), bytearray()
     host.machine.console.listener = log.append
     command_line = f"{test} {argument}" if argument else test
-    request = Request(f"{source}-{test}", build(source, *macros), ramdisk, command_line, memory, uuid or uuid4())
+    image, name = build(source, *macros), f"{source}-{test}"
+    request = Request(name, image, ramdisk, command_line, memory, uuid or uuid4(), 0, max_event_channels)
 
     def receive() -> None:
         for ring in host.services.consoles.values():
@@ -137,7 +140,7 @@ def boot(
     try:
         with host.machine.lock:
             running.console.send(keyboard)
-        _run(host, domain, patience)
+        run(host, domain, patience)
         with host.machine.lock:
             receive()  # what the guest said last may not have been noticed yet
         said = _text(console), _text(xen_console), tuple(log)
@@ -149,7 +152,7 @@ def boot(
     return Outcome(test, *said, shutdown_code, domain.crash_reason, frames_lost)
 
 
-def _run(host: Host, domain: Domain, patience: float) -> None:
+def run(host: Host, domain: Domain, patience: float) -> None:
     """Run a domain until it ends, but not for ever."""
     ended = threading.Event()
     tell = domain.on_exit

@@ -20,12 +20,14 @@ from euxen.abi.domctl import (
     XEN_DOMCTL_unpausedomain,
     XEN_DOMINF_shutdown,
     XEN_DOMINF_shutdownshift,
+    XenDomctlCreatedomain,
 )
 from euxen.abi.sched import SCHEDOP_block, SCHEDOP_shutdown, SCHEDOP_watchdog
 from euxen.abi.xen import HYPERVISOR_domctl, HYPERVISOR_sched_op
 from euxen.cpu.unicorn.engine import UnicornEngine
 from euxen.hypervisor import pcpus
 from euxen.hypervisor.control import Control
+from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import PAGE_SIZE, Machine
 
@@ -62,6 +64,16 @@ def make_control(memory: int = 64 << 20) -> Control:
     """A machine with nothing but Domain 0 on it. The native library has to be loaded."""
     hypervisor = Hypervisor(Machine(memory), UnicornEngine, pcpus.run)
     return Control(hypervisor, hypervisor.kernel)
+
+
+def bare_domain(hypervisor: Hypervisor, pages: int, vcpus: int, max_evtchn_port: int) -> Domain:
+    """A domain that cannot run, and that can have more vCPUs than those that can."""
+    config = XenDomctlCreatedomain(max_vcpus=vcpus, max_evtchn_port=max_evtchn_port)
+    domain = Domain(hypervisor.machine, hypervisor.free_domid(0), config)
+    domain.record["max_pages"] = pages
+    domain.create_vcpus()
+    hypervisor._insert(domain)
+    return domain
 
 
 class SmallDomain:

@@ -14,7 +14,7 @@ PATIENCE = 3.0
 """Seconds for a guest that has spoiled itself and goes round in a circle."""
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(48))
 def test_random_hypercalls(native: None, seed: int) -> None:
     outcome = kernels.boot("fuzz", "hypercalls", argument=f"{seed} {COUNT}", patience=PATIENCE)
     assert outcome.shutdown_code in (SHUTDOWN_poweroff, SHUTDOWN_crash, None)

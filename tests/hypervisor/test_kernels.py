@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kernels import SOURCES, boot, kernel_tests
 
-NOT_ALONE = {"start_of_day", "privileged"}
+NOT_ALONE = {"pair", "privileged", "start_of_day"}
 """Those for which another module chooses images, or what else they are given."""
 TESTS = [
     (path.stem, test)

@@ -71,6 +71,25 @@ static bool ends_the_test(u64 call, u64 command)
            (u32)command != SCHEDOP_yield;
 }
 
+/* Calls for a multicall, none of which ends the test. */
+static void fill_calls(unsigned int count)
+{
+    multicall_entry_t *calls = (multicall_entry_t *)area;
+
+    for ( unsigned int i = 0; i < count; i++ )
+    {
+        do
+            calls[i].op = below(50);
+        while ( ends_the_test(calls[i].op, ~0u) );
+        for ( unsigned int j = 0; j < ARRAY_SIZE(calls[i].args); j++ )
+            calls[i].args[j] = word();
+        if ( below(2) )
+            calls[i].args[0] = below(40);
+        if ( below(2) )
+            calls[i].args[1] = (u64)area + PAGE_SIZE + below(PAGE_SIZE / 8) * 8;
+    }
+}
+
 GUEST(hypercalls)
 {
     const char *text = argument;
@@ -99,9 +118,13 @@ GUEST(hypercalls)
             if ( below(4) )
                 args[3] = DOMID_SELF;
         }
-        if ( ends_the_test(call, args[0]) || call == __HYPERVISOR_multicall )
-            if ( call != __HYPERVISOR_multicall || below(4) )
-                continue;
+        if ( ends_the_test(call, args[0]) )
+            continue;
+        if ( call == __HYPERVISOR_multicall )
+        {
+            args[0] = (u64)area;
+            fill_calls(args[1] = below(16));
+        }
         hypercall_numbered(below(200) ? call : any(), args[0], args[1], args[2], args[3], args[4]);
         done++;
     }

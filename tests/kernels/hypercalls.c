@@ -89,6 +89,43 @@ TEST(long_multicall)
             break;
 }
 
+/* Results that no signed number holds: addresses, and what the guest itself says of its memory. */
+TEST(multicall_with_large_results)
+{
+    domid_t self = DOMID_SELF;
+    multicall_entry_t calls[] = {
+        {.op = __HYPERVISOR_get_debugreg, .args = {0}},
+        {.op = __HYPERVISOR_memory_op, .args = {XENMEM_maximum_gpfn, (u64)&self}},
+    };
+
+    REQUIRE_EQ(hypercall(set_debugreg, 0, 0xffffffff81000000ul), 0);
+    shared_info->arch.max_pfn = ~0ul;
+    CHECK_EQ(hypercall(multicall, calls, ARRAY_SIZE(calls)), 0);
+    CHECK_EQ(calls[0].result, 0xffffffff81000000ul);
+    CHECK_EQ(calls[1].result, ~0ul - 1);
+}
+
+/* What comes after a call that waits is done after the wait. */
+TEST(multicall_that_blocks)
+{
+    struct evtchn_bind_virq bind = {.virq = VIRQ_TIMER, .vcpu = 0};
+    struct vcpu_runstate_info runstate;
+    u64 deadline = system_time() + 20000000;
+    multicall_entry_t calls[] = {
+        {.op = __HYPERVISOR_set_timer_op, .args = {deadline}},
+        {.op = __HYPERVISOR_sched_op, .args = {SCHEDOP_block}},
+        {.op = __HYPERVISOR_set_timer_op, .args = {0}},
+        {.op = __HYPERVISOR_vcpu_op, .args = {VCPUOP_get_runstate_info, 0, (u64)&runstate}},
+    };
+
+    REQUIRE_EQ(hypercall(vcpu_op, VCPUOP_stop_periodic_timer, 0, 0), 0);
+    REQUIRE_EQ(hypercall(event_channel_op, EVTCHNOP_bind_virq, &bind), 0);
+    set_port_mask(bind.port, false);
+    CHECK_EQ(hypercall(multicall, calls, ARRAY_SIZE(calls)), 0);
+    CHECK(runstate.state_entry_time >= deadline);
+    CHECK_EQ(events[bind.port], 1);
+}
+
 TEST(multicall_in_a_multicall)
 {
     multicall_entry_t inner = {.op = __HYPERVISOR_xen_version, .result = 99};
@@ -113,6 +150,7 @@ TEST(multicalls_that_cannot_be_read)
     CHECK_EQ(hypercall(multicall, UNMAPPED, 1), -XEN_EFAULT);
     CHECK_EQ(hypercall(multicall, XENS_OWN, 1), -XEN_EFAULT);
     CHECK_EQ(hypercall(multicall, UNMAPPED, 0), 0);
+    CHECK_EQ(hypercall(multicall, XENS_OWN, 0), -XEN_EFAULT);
     calls--;
     calls[0] = (multicall_entry_t){.op = __HYPERVISOR_xen_version};
     CHECK_EQ(hypercall(multicall, calls, 2), -XEN_EFAULT);
@@ -120,6 +158,32 @@ TEST(multicalls_that_cannot_be_read)
     /* Its results can't be written. */
     make_read_only((void *)((u64)calls & PAGE_MASK));
     CHECK_EQ(hypercall(multicall, calls, 1), -XEN_EFAULT);
+}
+
+/* ---- Batches of page-table updates, as calls ---- */
+
+/* Xen's own sign that a batch was done when it was preempted: its result stands where the domain was. */
+TEST(batches_that_were_done)
+{
+    CHECK_EQ(hypercall(mmu_update, 0, 1ul << 31, 0, 0x12345678), 0x12345678);
+    CHECK_EQ(hypercall(mmu_update, 0, 1ul << 31, 0, 0xfffffffful), -1);
+    CHECK_EQ(hypercall(mmuext_op, 0, 1ul << 31, 0, 0x500000000ul), 0);
+    CHECK_EQ(hypercall(mmuext_op, 0, 1ul << 31, 0, 0xffffffeaul), -22);
+}
+
+TEST(batches_that_cannot_be_read)
+{
+    domid_t domains[] = {DOMID_SELF, 0, 0x7000};
+
+    for ( unsigned int i = 0; i < ARRAY_SIZE(domains); i++ )
+    {
+        CHECK_EQ(hypercall(mmu_update, XENS_OWN, 0, 0, domains[i]), -XEN_EFAULT);
+        CHECK_EQ(hypercall(mmuext_op, XENS_OWN, 0, 0, domains[i]), -XEN_EFAULT);
+    }
+    CHECK_EQ(hypercall(mmu_update, UNMAPPED, 0, 0, DOMID_SELF), 0);
+    CHECK_EQ(hypercall(mmu_update, UNMAPPED, 1, 0, DOMID_SELF), -XEN_EFAULT);
+    CHECK_EQ(hypercall(mmuext_op, UNMAPPED, 0, 0, DOMID_SELF), 0);
+    CHECK_EQ(hypercall(mmuext_op, UNMAPPED, 1, 0, DOMID_SELF), -XEN_EFAULT);
 }
 
 /* ---- xen_version ---- */
@@ -264,6 +328,15 @@ TEST(console_io)
     CHECK_EQ(hypercall(console_io, 2, 0, 0), -XEN_EPERM);
 }
 
+/* As much as an int says. */
+TEST(long_console_io)
+{
+    static char text[3 << 20];
+
+    CHECK_EQ(hypercall(console_io, CONSOLEIO_write, sizeof(text), text), 0);
+    CHECK_EQ(hypercall(console_io, CONSOLEIO_write, 1ul << 31, text), -XEN_E2BIG);
+}
+
 /* ---- Assists ---- */
 
 TEST(vm_assist)
@@ -336,14 +409,141 @@ TEST(architectural_iopl)
     CHECK_EQ(trapped.rflags & FLAGS_IOPL, 0x2000);
 }
 
+static u64 port_value;
+
+static u64 read_port(u64 port)
+{
+    port_value = 0;
+    return TRAP_OF("inb %%dx, %%al", : "+a"(port_value) : "d"(port));
+}
+
+static u64 read_two_ports(u64 port)
+{
+    port_value = 0;
+    return TRAP_OF("inw %%dx, %%ax", : "+a"(port_value) : "d"(port));
+}
+
+static u64 read_port_into_memory(u64 port)
+{
+    u64 *value = &port_value;
+
+    port_value = 0;
+    return TRAP_OF("insb", : "+D"(value) : "d"(port) : "memory");
+}
+
+static long set_iobitmap(const void *bitmap, u32 ports)
+{
+    struct physdev_set_iobitmap op = {.nr_ports = ports};
+
+    op.bitmap.p = (u8 *)bitmap;
+    return hypercall(physdev_op, PHYSDEVOP_set_iobitmap, &op);
+}
+
+/* What it allows is done, though there is no device. */
 TEST(io_bitmap)
 {
     static u8 bitmap[8192];
-    struct physdev_set_iobitmap op = {.nr_ports = 65536};
 
-    op.bitmap.p = bitmap;
-    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_set_iobitmap, &op), 0);
-    op.nr_ports = 65537;
-    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_set_iobitmap, &op), -XEN_EINVAL);
+    CHECK_EQ(read_port(0x378), X86_GP);
+    CHECK_EQ(set_iobitmap(bitmap, 65536), 0);
+    CHECK_EQ(read_port(0x378), NO_TRAP);
+    CHECK_EQ(port_value, 0xff);
+    CHECK_EQ(in_user(read_port, 0x378), NO_TRAP);
+    CHECK_EQ(port_value, 0xff);
+    CHECK_EQ(in_user(read_two_ports, 0x378), NO_TRAP);
+    CHECK_EQ(port_value, 0xffff);
+    CHECK_EQ(in_user(read_port_into_memory, 0x378), NO_TRAP);
+    CHECK_EQ(port_value, 0xff);
+    CHECK_EQ(in_user(cli, 0), X86_GP);
+    bitmap[0x379 / 8] = 1 << 0x379 % 8;
+    CHECK_EQ(in_user(read_port, 0x378), NO_TRAP);
+    CHECK_EQ(in_user(read_port, 0x379), X86_GP);
+    CHECK_EQ(in_user(read_two_ports, 0x378), X86_GP);
+    CHECK_EQ(in_user(read_port_into_memory, 0x379), X86_GP);
+    CHECK_EQ(set_iobitmap(bitmap, 0x380), 0);
+    CHECK_EQ(in_user(read_port, 0x37f), NO_TRAP);
+    CHECK_EQ(in_user(read_two_ports, 0x37f), X86_GP);
+    CHECK_EQ(in_user(read_port, 0x380), X86_GP);
+    CHECK_EQ(set_iobitmap((void *)UNMAPPED, 65536), 0);
+    CHECK_EQ(in_user(read_two_ports, 0x378), X86_PF);
+    CHECK_EQ(trapped_cr2, UNMAPPED + 0x378 / 8);
+}
+
+TEST(io_bitmaps_that_are_refused)
+{
+    static u8 bitmap[8192];
+
+    CHECK_EQ(set_iobitmap(bitmap, 65537), -XEN_EINVAL);
+    CHECK_EQ(set_iobitmap((void *)XENS_OWN, 8), -XEN_EINVAL);
     CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_set_iobitmap, UNMAPPED), -XEN_EFAULT);
+    CHECK_EQ(read_port(0), X86_GP);
+}
+
+/* ---- Devices, of which there are none ---- */
+
+TEST(physical_interrupts)
+{
+    struct physdev_irq_status_query query = {.irq = 1, .flags = 99};
+    struct physdev_map_pirq map = {.domid = DOMID_SELF};
+    struct physdev_unmap_pirq unmap = {.domid = 0x7000};
+    struct physdev_setup_gsi gsi = {.gsi = 1};
+
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_irq_status_query, &query), 0);
+    CHECK_EQ(query.flags, XENIRQSTAT_needs_eoi);
+    query.irq = 100000;
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_irq_status_query, &query), -XEN_EINVAL);
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_map_pirq, &map), -XEN_EPERM);
+    map.domid = 0x7000;
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_map_pirq, &map), -XEN_ESRCH);
+    map.type = MAP_PIRQ_TYPE_MULTI_MSI;
+    map.table_base = 1;
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_map_pirq, &map), -XEN_EINVAL);
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_unmap_pirq, &unmap), -XEN_ESRCH);
+    unmap.domid = 0;
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_unmap_pirq, &unmap), -XEN_EPERM);
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_setup_gsi, &gsi), -XEN_EPERM);
+    gsi.gsi = -1;
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_setup_gsi, &gsi), -XEN_EINVAL);
+    CHECK_EQ(hypercall(physdev_op, PHYSDEVOP_IRQ_UNMASK_NOTIFY, UNMAPPED), 0);
+}
+
+/* The command before the structure, as Xen 3.0 had it. */
+TEST(old_physdev_call)
+{
+    physdev_op_t op = {.cmd = PHYSDEVOP_irq_status_query};
+
+    op.u.irq_status_query.irq = 1;
+    CHECK_EQ(hypercall_by_page(19, (u64)&op, 0, 0, 0, 0), 0);
+    CHECK_EQ(op.u.irq_status_query.flags, XENIRQSTAT_needs_eoi);
+    CHECK_EQ(hypercall_by_page(19, UNMAPPED, 0, 0, 0, 0), -XEN_EFAULT);
+}
+
+/* What is asked is read before it is refused, with few exceptions. */
+TEST(devices)
+{
+    static u64 nothing[8];
+    static const struct { unsigned int command; int error, fault; } expected[] = {
+        {PHYSDEVOP_eoi, XEN_EINVAL, XEN_EFAULT},
+        {PHYSDEVOP_apic_read, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_apic_write, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_alloc_irq_vector, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_free_irq_vector, XEN_ENOSYS, XEN_ENOSYS},
+        {PHYSDEVOP_manage_pci_add, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_manage_pci_remove, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_manage_pci_add_ext, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_pci_device_add, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_pci_device_remove, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_restore_msi, XEN_ENODEV, XEN_EFAULT},
+        {PHYSDEVOP_restore_msi_ext, XEN_ENODEV, XEN_EFAULT},
+        {PHYSDEVOP_prepare_msix, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_release_msix, XEN_EPERM, XEN_EFAULT},
+        {PHYSDEVOP_pci_mmcfg_reserved, XEN_EPERM, XEN_EPERM},
+        {PHYSDEVOP_dbgp_op, XEN_EPERM, XEN_EPERM},
+    };
+
+    for ( unsigned int i = 0; i < ARRAY_SIZE(expected); i++ )
+    {
+        CHECK_EQ(hypercall(physdev_op, expected[i].command, nothing), -expected[i].error);
+        CHECK_EQ(hypercall(physdev_op, expected[i].command, UNMAPPED), -expected[i].fault);
+    }
 }

@@ -72,8 +72,9 @@ TEST(poll_until_a_time)
     until = system_time() + 5 * MILLISECOND;
     CHECK_EQ(poll(NULL, 0, until), 0);
     CHECK(system_time() >= until);
-    /* A time that is over. */
+    /* Times that are over, one of them by being negative. */
     CHECK_EQ(poll(&port, 1, 1), 0);
+    CHECK_EQ(poll(&port, 1, -1ul), 0);
 }
 
 /* With events masked it waits though an upcall is due; without, it does not. */
@@ -102,6 +103,40 @@ TEST(poll_for_the_timer)
     CHECK(system_time() >= deadline);
 }
 
+/* Who polls for one port waits for that; who polls for several, or none, goes on at any event, masked or not. */
+TEST(poll_and_other_ports)
+{
+    struct evtchn_bind_virq bind = {.virq = VIRQ_TIMER, .vcpu = 0};
+    evtchn_port_t ports[2] = {make_ipi(), make_ipi()};
+    u64 until;
+
+    REQUIRE_EQ(hypercall(vcpu_op, VCPUOP_stop_periodic_timer, 0, 0), 0);
+    REQUIRE_EQ(hypercall(event_channel_op, EVTCHNOP_bind_virq, &bind), 0);
+    REQUIRE(port_is_masked(bind.port));
+    for ( unsigned int count = 0; count <= 2; count++ )
+    {
+        clear_port(bind.port);
+        until = system_time() + (count == 1 ? 40 : 10000) * MILLISECOND;
+        CHECK_EQ(hypercall(set_timer_op, system_time() + 5 * MILLISECOND), 0);
+        CHECK_EQ(poll(ports, count, until), 0);
+        CHECK(port_is_pending(bind.port));
+        CHECK_EQ(system_time() >= until, count == 1);
+    }
+}
+
+/* Ports are looked at one after another, and the first that is pending ends it. */
+TEST(poll_looks_no_further)
+{
+    evtchn_port_t ports[2] = {make_ipi(), 1000000};
+
+    CHECK_EQ(poll(ports, 2, 1), -XEN_EINVAL);
+    CHECK_EQ(send_event(ports[0]), 0);
+    CHECK_EQ(poll(ports, 2, 1), 0);
+    ports[0] = 1000000;
+    vcpu_info->evtchn_upcall_mask = 0;
+    CHECK_EQ(poll(ports, 2, 1), 0);
+}
+
 TEST(polls_that_are_refused)
 {
     evtchn_port_t far = 1000000, port = 1;
@@ -110,6 +145,7 @@ TEST(polls_that_are_refused)
     CHECK_EQ(poll(&far, 1, 1), -XEN_EINVAL);
     CHECK_EQ(poll((void *)UNMAPPED, 1, 1), -XEN_EFAULT);
     CHECK_EQ(poll((void *)XENS_OWN, 1, 1), -XEN_EFAULT);
+    CHECK_EQ(poll((void *)XENS_OWN, 0, 1), -XEN_EFAULT);
     CHECK_EQ(sched(SCHEDOP_poll, (void *)UNMAPPED), -XEN_EFAULT);
 }
 
@@ -232,6 +268,18 @@ TEST(vcpu_is_up)
 {
     CHECK_EQ(vcpu(VCPUOP_is_up, 0, NULL), 1);
     CHECK_EQ(vcpu(VCPUOP_up, 0, NULL), 0);
+}
+
+/* For a vCPU that is up it changes nothing. */
+TEST(vcpu_up_again)
+{
+    struct vcpu_runstate_info before, after;
+
+    CHECK_EQ(vcpu(VCPUOP_get_runstate_info, 0, &before), 0);
+    CHECK_EQ(vcpu(VCPUOP_up, 0, NULL), 0);
+    CHECK_EQ(vcpu(VCPUOP_get_runstate_info, 0, &after), 0);
+    CHECK_EQ(after.state_entry_time, before.state_entry_time);
+    CHECK(after.time[RUNSTATE_running] > before.time[RUNSTATE_running]);
 }
 
 TEST(vcpus_there_are_not)

@@ -361,6 +361,21 @@ TEST(runstate_area)
     CHECK(READ_ONCE(mine.state_entry_time) <= system_time());
 }
 
+/* The area says how long the states lasted until the current one was entered. */
+TEST(runstate_area_leaves_the_current_state_out)
+{
+    static struct vcpu_runstate_info mine;
+    struct vcpu_runstate_info now;
+    u64 until = system_time() + 5 * MILLISECOND;
+
+    CHECK_EQ(vcpu_op(VCPUOP_get_runstate_info, &now), 0);
+    while ( system_time() < until )
+        ;
+    CHECK_EQ(register_area(VCPUOP_register_runstate_memory_area, (u64)&mine), 0);
+    CHECK_EQ(mine.state_entry_time, now.state_entry_time);
+    CHECK(mine.time[RUNSTATE_running] <= now.time[RUNSTATE_running]);
+}
+
 /* Where nothing is mapped Xen writes nothing; its own memory is refused. */
 TEST(areas_there_are_not)
 {

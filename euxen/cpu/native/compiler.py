@@ -8,6 +8,7 @@ integers and booleans appears is refused.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import llvmlite.ir as ir
 import numba
-from numba.core import types
+from numba.core import errors, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic as numba_intrinsic
 from numba.extending import typeof_impl
@@ -163,7 +164,7 @@ def _type_of_structure(value: StructureType, context: Any) -> Any:
 
 
 class NativeTypeError(Exception):
-    """A native function in which numba inferred something that is no integer."""
+    """A native function that numba does not understand, or in which it inferred something that is no integer."""
 
 
 def _numba_intrinsic(source: Intrinsic) -> Any:
@@ -224,14 +225,32 @@ def _call_of(function: NativeFunction[Any]) -> Any:
     return _wrap("native_call", function.arity, types.int64, lower)
 
 
+def _is_native(kind: Any) -> bool:
+    """Whether native code may have a value of a type: an integer or a condition, or what names or counts them."""
+    if isinstance(kind, types.IntegerLiteral):
+        return bool(-(1 << 63) <= kind.literal_value < 1 << 63)
+    names = (types.Boolean, types.BooleanLiteral, types.Function, types.Module, types.NoneType)
+    counts = (types.RangeType, types.RangeIteratorType, types.Pair)
+    return kind == types.int64 or isinstance(kind, names + counts)
+
+
+def _in_one_line(error: Exception) -> str:
+    """What numba has to say, without its headings and colours."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(("Failed in", "During:")))
+
+
 def _compile(function: NativeFunction[Any]) -> Any:
     """Compile one function; returns numba's result."""
     signature = types.int64(*[types.int64] * (function.arity + function.wants_return_address))
     options = {"error_model": "numpy", "boundscheck": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    dispatcher = numba.njit(signature, **options)(function.function)  # type: ignore[call-overload]
+    try:
+        dispatcher = numba.njit(signature, **options)(function.function)  # type: ignore[call-overload]
+    except (errors.NumbaError, errors.UnsupportedBytecodeError, TypeError) as error:
+        raise NativeTypeError(f"{function.name}: {_in_one_line(error)}") from error
     (result,) = dispatcher.overloads.values()
     for name, kind in result.type_annotation.typemap.items():
-        if isinstance(kind, types.Float) or kind == types.uint64:
+        if not _is_native(kind):
             raise NativeTypeError(f"{function.name}: {name} became {kind}, and native code has only 64-bit integers")
     return result
 

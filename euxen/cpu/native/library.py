@@ -6,12 +6,10 @@ function, the versions of the compilers, and the host's CPU. Comments and docstr
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import importlib.metadata
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -20,6 +18,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from euxen.abi.structure import StructureType
+from euxen.cpu.native.cache import forget_unused, keep, kept
 from euxen.cpu.native.language import SLOTS, Intrinsic, NativeFunction
 
 Progress = Callable[[int, int], None]
@@ -66,12 +65,13 @@ def load(cache: Path, progress: Progress = lambda done, total: None) -> None:
     functions = [NativeFunction.registry[name] for name in sorted(NativeFunction.registry)]
     toolchain = _toolchain()
     prints = [_hash(toolchain, _fingerprint(function)) for function in functions]
-    path = cache / f"native-{_hash(*prints)}.o"
-    try:
-        data = path.read_bytes()
-    except OSError:
-        data = _build(functions, prints, cache / "native", progress)
-        _keep(path, data)
+    path = cache / f"functions-{_hash(*prints)}.o"
+    data = kept(path)
+    if data is None:
+        data = _build(functions, prints, cache / "functions", progress)
+        keep(path, data)
+        forget_unused(cache, "functions-*.o")
+        forget_unused(cache / "functions", "*.bc")
     _bind(data)
 
 
@@ -84,10 +84,11 @@ def _build(functions: list[NativeFunction[Any]], prints: list[str], cache: Path,
     code: dict[str, bytes] = {}
     missing: list[NativeFunction[Any]] = []
     for function, fingerprint in zip(functions, prints, strict=True):
-        try:
-            code[function.name] = (cache / f"{fingerprint}.bc").read_bytes()
-        except OSError:
+        bitcode = kept(cache / f"{fingerprint}.bc")
+        if bitcode is None:
             missing.append(function)
+        else:
+            code[function.name] = bitcode
     if missing:
         from euxen.cpu.native import compiler
 
@@ -95,20 +96,11 @@ def _build(functions: list[NativeFunction[Any]], prints: list[str], cache: Path,
         compiled = compiler.compile_functions(missing, functions)
         for done, (function, bitcode) in enumerate(zip(missing, compiled, strict=True), start=1):
             code[function.name] = bitcode
-            _keep(cache / f"{fingerprint_of[function.name]}.bc", bitcode)
+            keep(cache / f"{fingerprint_of[function.name]}.bc", bitcode)
             progress(done, len(missing))
     from euxen.cpu.native import linker
 
     return linker.link([(function.name, function.arity) for function in functions], code.values())
-
-
-def _keep(path: Path, data: bytes) -> None:
-    """Write the cache file whole or not at all."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(data)
-        Path(file.name).replace(path)
 
 
 def _bind(data: bytes) -> None:

@@ -2,5 +2,5 @@
 
 ``layout`` knows where things are in the one version of the library that we accept and checks it;
 ``library`` loads a private copy and puts our functions in the place of the library's;
-``softmmu``, ``segments``, ``helpers`` and ``translate`` are those functions; ``engine`` is the whole.
+``engine`` is the whole; all others are those functions.
 """

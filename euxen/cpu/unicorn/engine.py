@@ -8,6 +8,7 @@ translator's. Time passes by the host's clock, not by instructions.
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 
 from euxen.cpu import state
@@ -16,7 +17,7 @@ from euxen.cpu.cpuid import Leaf
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.native.language import NativeFunction
 from euxen.cpu.native.memory import Memory, Record
-from euxen.cpu.unicorn import atomics, features, floats, jumps, layout, segments, softmmu, tlb, translate, traps
+from euxen.cpu.unicorn import atomics, features, floats, jumps, layout, locked, segments, softmmu, tlb, translate, traps
 from euxen.cpu.unicorn.library import Library, LibraryError
 
 UC_ARCH_X86, UC_MODE_64 = 4, 8
@@ -66,7 +67,8 @@ def replacements() -> dict[str, int]:
         "helper_atomic_xchgw_le": atomics.xchg_16,
         "helper_atomic_xchgl_le": atomics.xchg_32,
         "helper_atomic_xchgq_le": atomics.xchg_64,
-        "gen_intermediate_code": atomics.translate_block,
+        "helper_cmpxchg8b_unlocked": atomics.cmpxchg8b_alone,
+        "gen_intermediate_code": locked.translate,
         "tcg_gen_callN": translate.emit_call,
         "tcg_gen_exit_tb": translate.emit_exit,
         "tlb_protect_code": translate.protect_code,
@@ -94,7 +96,7 @@ class UnicornEngine:
     def __init__(self, ram: int, frames: int) -> None:
         """``ram`` is the host address of machine frame 0 of ``frames``. Raises LibraryError."""
         if self.library is None:
-            raise LibraryError("UnicornEngine.prepare has to be called first.")
+            raise LibraryError("UnicornEngine.prepare has to be called first")
         self._lib = self.library.lib
         self._code_map = Memory(frames)
         self._frame_uses = Memory(frames * tlb.FrameUse.size)
@@ -117,14 +119,13 @@ class UnicornEngine:
 
     def _check(self, error: int) -> None:
         if error:
-            raise LibraryError(f"libunicorn refuses to make a CPU: its error {error}.")
+            raise LibraryError(f"libunicorn refuses to make a CPU: its error {error}")
 
     def _adopt(self, ram: int, frames: int) -> None:
         """Let block and library know of each other, and put the hooks in."""
         uc = self._uc.value
         assert uc is not None and self.library is not None
-        cpu = _word(uc + layout.UC_CPU)
-        env = _word(cpu + layout.CPU_ENV)
+        cpu, env = self._find_registers(uc)
         block = self.block
         block["uc"], block["cpu"], block["env"] = uc, cpu, env
         block["ram"], block["frames"], block["code_map"] = ram, frames, self._code_map.address
@@ -139,7 +140,6 @@ class UnicornEngine:
         block["stop"] = traps.stop.address
         block["translate"] = softmmu.translate.address
         block["cc_compute_all"] = self.library.address("helper_cc_compute_all")
-        self._verify_layout(cpu, env)
         self._size_tlbs(env)
         ctypes.c_uint8.from_address(uc + layout.UC_NO_EXIT_REQUEST).value = 1
         _set_word(cpu + layout.CPU_OPAQUE, block.address)
@@ -173,23 +173,35 @@ class UnicornEngine:
             _set_word(fast, (entries - 1) * layout.TLB_ENTRY_SIZE)
         tlb.forget_all(self.block.address)
 
-    def _verify_layout(self, cpu: int, env: int) -> None:
-        """Write registers through the public interface and find them where ``state`` says that they are."""
-        if env - cpu != layout.ENV_TO_CPU or _word(cpu + layout.CPU_UC) != self._uc.value:
-            raise LibraryError(
-                "libunicorn's CPU is not laid out as that of version 2.1.4: install that version with pip."
-            )
-        for register, offset, value in (
-            (UC_X86_REG_RAX, 0, 0x1122_3344_5566_7788),
-            (UC_X86_REG_R15, 120, 0x0BAD_CAFE_0000_FFFF),
-            (UC_X86_REG_EFLAGS, 136, 0x202),
-        ):
-            self._check(self._lib.uc_reg_write(self._uc, register, ctypes.byref(ctypes.c_uint64(value))))
-            if _word(env + offset) != value:
+    def _find_registers(self, uc: int) -> tuple[int, int]:
+        """CPUState and CPUX86State. What is written through the public interface has to be found there."""
+        with Path("/proc/self/mem").open("rb", 0) as memory:
+
+            def word(address: int) -> int:
+                """What is at an address that may be none."""
+                try:
+                    return int.from_bytes(os.pread(memory.fileno(), 8, address), "little")
+                except (OSError, OverflowError):
+                    return -1
+
+            cpu = word(uc + layout.UC_CPU)
+            env = word(cpu + layout.CPU_ENV)
+            if env - cpu != layout.ENV_TO_CPU or word(cpu + layout.CPU_UC) != uc:
                 raise LibraryError(
-                    "libunicorn keeps its registers where version 2.1.4 does not: install 2.1.4 with pip."
+                    "libunicorn's CPU is not laid out as that of version 2.1.4; install that version with pip"
                 )
-            _set_word(env + offset, 0)
+            for register, offset, value in (
+                (UC_X86_REG_RAX, state.RAX, 0x1122_3344_5566_7788),
+                (UC_X86_REG_R15, state.R15, 0x0BAD_CAFE_0000_FFFF),
+                (UC_X86_REG_EFLAGS, state.EFLAGS, 0x202),
+            ):
+                self._check(self._lib.uc_reg_write(self._uc, register, ctypes.byref(ctypes.c_uint64(value))))
+                if word(env + offset) != value:
+                    raise LibraryError(
+                        "libunicorn's registers are not where version 2.1.4 has them; install that version with pip"
+                    )
+                _set_word(env + offset, 0)
+        return cpu, env
 
     def run(self) -> ExitReason:
         """Execute the loaded vCPU until there is a reason to come back. Releases the GIL meanwhile."""

@@ -88,7 +88,8 @@ EXCP_INTERRUPT = 0x10000
 EXCP_ATOMIC = 0x10005
 """What ``cpu_exec`` returns where an instruction has to be executed alone."""
 
-# TranslationBlock
+# TranslationBlock: the address that it begins at, and
+TB_SIZE = 20
 TB_CFLAGS = 24
 CF_ONE_INSTRUCTION, CF_PARALLEL = 1, 0x80000
 CF_ALONE = CF_ONE_INSTRUCTION | CF_PARALLEL

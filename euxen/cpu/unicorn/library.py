@@ -8,18 +8,16 @@ into those slots before the first engine is opened is all that a replacement tak
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib.util
 import json
 import mmap
-import shutil
 import struct
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from euxen.abi.structure import Structure, u64
+from euxen.cpu.native.cache import keep, kept, write_whole
 from euxen.cpu.native.language import SLOTS, native, slots, store64
 from euxen.cpu.unicorn import layout
 
@@ -99,11 +97,13 @@ class Functions(Structure):
     tlb_reset_dirty_by_vaddr: int = u64()
     gen_intermediate_code: int = u64()
     tcg_tb_lookup: int = u64()
+    tcg_func_start: int = u64()
     cpu_loop_exit_atomic: int = u64()
     helper_atomic_xchgb: int = u64()
     helper_atomic_xchgw_le: int = u64()
     helper_atomic_xchgl_le: int = u64()
     helper_atomic_xchgq_le: int = u64()
+    helper_cmpxchg8b_unlocked: int = u64()
 
 
 assert Functions.size <= 8 * SLOTS
@@ -157,7 +157,7 @@ class Library:
                 where = self._base + slot
                 # The tables are read-only after relocation.
                 if libc.mprotect(ctypes.c_void_p(where & -page), ctypes.c_size_t(page), 3) != 0:
-                    raise LibraryError(f"libunicorn's table of {name} can't be written: the system forbids it.")
+                    raise LibraryError(f"libunicorn's table of {name} can't be written; the system forbids it")
                 ctypes.c_uint64.from_address(where).value = address
 
 
@@ -168,38 +168,42 @@ def _installed() -> Path:
         path = Path(folder) / "lib" / "libunicorn.so.2"
         if path.exists():
             return path
-    raise LibraryError("The Python package unicorn is not installed here as a wheel for Linux on x86-64.")
+    raise LibraryError("the Python package unicorn is not installed here as a wheel for Linux on x86-64")
 
 
 def _private_copy(source: Path, cache: Path) -> Path:
     target = cache / f"libunicorn-{layout.BUILD_ID}.so"
     if not target.exists() or target.stat().st_size != source.stat().st_size:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as file, source.open("rb") as original:
-            shutil.copyfileobj(original, file)
-        Path(file.name).replace(target)
+        data = source.read_bytes()
+        # Here, because what is known of the copy's symbols is not read again.
+        if bytes.fromhex(layout.BUILD_ID) not in _build_id(data):
+            raise LibraryError(f"{source} is not the library of unicorn 2.1.4; install that version with pip")
+        write_whole(target, data)
     return target
+
+
+def _build_id(data: bytes) -> bytes:
+    """What a file says that it was built from; nothing where it is no library."""
+    try:
+        return data[slice(*_sections(data)[".note.gnu.build-id"])]
+    except (struct.error, ValueError, LookupError):
+        return b""
 
 
 def _symbols(path: Path, source: Path) -> tuple[dict[str, int], dict[str, list[int]]]:
     """For each of ``Functions``: its offset in the file's address space, and its slots'. Cached beside the copy."""
     known = path.with_suffix(".json")
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        offsets, slots_of = json.loads(known.read_text())
+    if text := kept(known):
+        offsets, slots_of = json.loads(text)
         if set(offsets) == set(Functions.fields):
             return offsets, slots_of
     offsets, slots_of = _read_symbols(path.read_bytes(), source)
-    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump([offsets, slots_of], file)
-        file.close()
-        Path(file.name).replace(known)
+    keep(known, json.dumps([offsets, slots_of]).encode())
     return offsets, slots_of
 
 
 def _read_symbols(data: bytes, source: Path) -> tuple[dict[str, int], dict[str, list[int]]]:
     sections = _sections(data)
-    if bytes.fromhex(layout.BUILD_ID) not in data[slice(*sections[".note.gnu.build-id"])]:
-        raise LibraryError(f"{source} is not the library of unicorn 2.1.4: install that version with pip.")
     strings = sections[".dynstr"][0]
     wanted = {(name + SUFFIX).encode(): name for name in Functions.fields}
     offsets: dict[str, int] = {}
@@ -217,7 +221,7 @@ def _read_symbols(data: bytes, source: Path) -> tuple[dict[str, int], dict[str, 
                 slots_of[by_index[symbol]].append(slot)
     missing = wanted.keys() - {(name + SUFFIX).encode() for name in offsets}
     if missing:
-        raise LibraryError(f"{source} lacks {min(missing).decode()}: install unicorn 2.1.4 with pip.")
+        raise LibraryError(f"{source} lacks {min(missing).decode()}; install unicorn 2.1.4 with pip")
     return offsets, slots_of
 
 

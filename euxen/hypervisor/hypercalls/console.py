@@ -5,10 +5,12 @@ from __future__ import annotations
 from euxen.abi.errno import XEN_E2BIG, XEN_ENOSYS
 from euxen.abi.xen import CONSOLEIO_read, CONSOLEIO_write
 from euxen.hypervisor import xsm
-from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.errors import Continuation, XenError
 from euxen.hypervisor.vcpu import Vcpu
 
-MAX_WRITE = 1 << 20
+INT_MAX = 0x7FFF_FFFF
+AT_ONCE = 1 << 16
+"""Bytes after which others go first."""
 
 
 def console_io(vcpu: Vcpu, command: int, count: int, buffer: int, *_rest: int) -> int:
@@ -17,11 +19,13 @@ def console_io(vcpu: Vcpu, command: int, count: int, buffer: int, *_rest: int) -
     count &= 0xFFFF_FFFF
     xsm.console_io(vcpu.domain, command)
     if command == CONSOLEIO_write:
-        if count > MAX_WRITE:
+        if count > INT_MAX:
             raise XenError(XEN_E2BIG)
-        data = vcpu.read(buffer, count)
+        data = vcpu.read(buffer, min(count, AT_ONCE))
         vcpu.domain.machine.console.guest_write(vcpu.domain.domid, data)
         vcpu.domain.console_write(data)
+        if count > AT_ONCE:
+            raise Continuation(command, count - AT_ONCE, buffer + AT_ONCE)
         return 0
     if command == CONSOLEIO_read:
         return 0

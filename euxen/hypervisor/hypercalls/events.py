@@ -37,13 +37,9 @@ HAS_OUTPUT = {
     abi.EVTCHNOP_alloc_unbound,
     abi.EVTCHNOP_init_control,
 }
-NEW = {
-    abi.EVTCHNOP_reset,
-    abi.EVTCHNOP_init_control,
-    abi.EVTCHNOP_expand_array,
-    abi.EVTCHNOP_set_priority,
-}
-"""What the old form of the hypercall does not have."""
+COMPAT = set(OPERATIONS) - {abi.EVTCHNOP_init_control, abi.EVTCHNOP_expand_array, abi.EVTCHNOP_set_priority}
+COMPAT_SIZE, COMPAT_STRUCTURE = 28, 4
+"""Of struct evtchn_op: its size, and where the operation's structure is."""
 EVTCHNOP_reset_cont = 14
 """How Xen goes on with a reset that was preempted: a command that the header shows to Xen alone."""
 
@@ -74,7 +70,7 @@ def _reset(vcpu: Vcpu, argument: int, resuming: bool) -> int:
 
 def event_channel_op_compat(vcpu: Vcpu, argument: int, *_rest: int) -> int:
     """The old form: the command lies before the structure, and the latest are missing."""
-    command = int.from_bytes(vcpu.read(argument, 4), "little")
-    if command not in OPERATIONS or command in NEW:
+    command = int.from_bytes(vcpu.read(argument, COMPAT_SIZE)[:4], "little")
+    if command not in COMPAT:
         raise XenError(XEN_ENOSYS)
-    return event_channel_op(vcpu, command, argument + 8)
+    return event_channel_op(vcpu, command, argument + COMPAT_STRUCTURE)

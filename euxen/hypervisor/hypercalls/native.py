@@ -46,7 +46,7 @@ from euxen.cpu.exits import request_exit
 from euxen.cpu.native.language import load64, native, store64, ult
 from euxen.hypervisor.descriptors import do_set_gdt, do_update_descriptor
 from euxen.hypervisor.event_channel import evtchn_close, evtchn_send, evtchn_unmask
-from euxen.hypervisor.guest_access import copy_from_guest, copy_to_guest, get_guest, put_guest
+from euxen.hypervisor.guest_access import addr_ok, copy_from_guest, copy_to_guest, get_guest, put_guest
 from euxen.hypervisor.mm.mmu import DEFER, PREEMPTED, do_mmu_update, do_mmuext_op, do_update_va_mapping
 from euxen.hypervisor.records import DomainRecord, VcpuRecord
 from euxen.hypervisor.sched import block_enable_events
@@ -104,12 +104,15 @@ def dispatch(block: int, vcpu: int, number: int, a1: int, a2: int, a3: int, a4: 
 @native
 def multicall(block: int, vcpu: int, calls: int, count: int) -> int:
     """HYPERVISOR_multicall. Before a call that Python has to make, and when time is up, it is preempted."""
+    if not addr_ok(calls):
+        return -XEN_EFAULT
     entry = vcpu + VcpuRecord.scratch + 64
     args = entry + MULTICALL_ARGS
     for i in range(count):
         store64(vcpu + VcpuRecord.continuation, calls)
         store64(vcpu + VcpuRecord.continuation + 8, count - i)
-        if i and load64(block + CpuBlock.kicked):
+        # A call may have been the vCPU's last for a while.
+        if i and (load64(block + CpuBlock.kicked) or load64(block + CpuBlock.exit_reason)):
             return PREEMPTED
         if copy_from_guest(block, entry, calls, MulticallEntry.size):
             return -XEN_EFAULT

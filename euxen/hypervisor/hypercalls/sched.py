@@ -71,7 +71,7 @@ def _poll(vcpu: Vcpu, op: abi.SchedPoll) -> int:
     """Wait until one of some ports is pending, masked or not, or until a time (do_poll)."""
     if op.nr_ports > MAX_POLL_PORTS:
         raise XenError(XEN_EINVAL)
-    if op.nr_ports and not addr_ok(signed(op.ports)):
+    if not addr_ok(signed(op.ports)):
         raise GuestFault
     record = vcpu.record
     sched.begin_poll(record.address)
@@ -91,6 +91,9 @@ def _poll(vcpu: Vcpu, op: abi.SchedPoll) -> int:
     except XenError:
         sched.end_poll(record.address)
         raise
+    if signed(op.timeout) < 0:  # that time is over
+        sched.end_poll(record.address)
+        return 0
     if op.nr_ports == 1:
         record["poll_evtchn"] = port
     record["poll_deadline"] = op.timeout

@@ -31,7 +31,7 @@ def vcpu_op(vcpu: Vcpu, command: int, vcpu_id: int, argument: int, *_rest: int) 
     if command == abi.VCPUOP_is_up:
         return int(target.record["online"])
     if command == abi.VCPUOP_get_runstate_info:
-        vcpu.write(argument, bytes(target.runstate_info()))
+        vcpu.write(argument, bytes(target.runstate_info(vcpu.domain.machine.now())))
         return 0
     if command == abi.VCPUOP_register_runstate_memory_area:
         target.record["runstate_area"] = _area(vcpu, argument)

@@ -147,6 +147,10 @@ def do_mmu_update(block: int, requests: int, count: int, pdone: int, foreign: in
     """HYPERVISOR_mmu_update."""
     vcpu = load64(block + CpuBlock.vcpu)
     domain = load64(vcpu + VcpuRecord.domain)
+    if count & 0xFFFF_FFFF == MMU_UPDATE_PREEMPTED and requests == 0:
+        return foreign << 32 >> 32
+    if not addr_ok(requests):
+        return -XEN_EFAULT
     if not owns_tables(domain, foreign) or not is_self(foreign):
         return DEFER
     return mmu_update(block, requests, count, pdone, foreign, domain, domain, 1)
@@ -163,8 +167,6 @@ def mmu_update(
     vcpu = load64(block + CpuBlock.vcpu)
     domain = load64(vcpu + VcpuRecord.domain)
     count &= 0xFFFF_FFFF
-    if count == MMU_UPDATE_PREEMPTED and requests == 0:
-        return foreign
     before = _done_before(block, vcpu, count, pdone)
     count &= ~MMU_UPDATE_PREEMPTED
     request = vcpu + VcpuRecord.scratch
@@ -416,6 +418,10 @@ def _mmuext(block: int, vcpu: int, op: int, domain: int) -> int:
 @native
 def do_mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: int) -> int:
     """HYPERVISOR_mmuext_op."""
+    if count & 0xFFFF_FFFF == MMU_UPDATE_PREEMPTED and operations == 0:
+        return foreign << 32 >> 32
+    if not addr_ok(operations):
+        return -XEN_EFAULT
     if not is_self(foreign):
         return DEFER
     domain = load64(load64(block + CpuBlock.vcpu) + VcpuRecord.domain)
@@ -427,8 +433,6 @@ def mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: int,
     """The same for pages of ``pg_owner``'s."""
     vcpu = load64(block + CpuBlock.vcpu)
     count &= 0xFFFF_FFFF
-    if count == MMU_UPDATE_PREEMPTED and operations == 0:
-        return foreign
     before = _done_before(block, vcpu, count, pdone)
     count &= ~MMU_UPDATE_PREEMPTED
     op = vcpu + VcpuRecord.scratch

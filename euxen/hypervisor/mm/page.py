@@ -167,18 +167,6 @@ def flush_domain_tlb(domain: int) -> int:
 
 
 @native
-def type_of(page: int) -> int:
-    """The type of a page, which counts only while there are references as that type."""
-    return load64(page + PageInfo.type_info) & PGT_type_mask
-
-
-@native
-def type_count(page: int) -> int:
-    """How many references there are to a page as its type."""
-    return load64(page + PageInfo.type_info) & PGT_count_mask
-
-
-@native
 def level_of(type_info: int) -> int:
     """1 to 4 for a page table, something else for other types."""
     return shr(type_info, 61)

@@ -211,7 +211,6 @@ def _promote_ln(domain: int, page: int, host: int, level: int) -> int:
         copy(host + FIRST_XEN_SLOT * 8, load64(machine + MachineRecord.xen_slots), XEN_SLOTS_BYTES)
         if not m2p_strict(domain):
             store64(host + RO_MPT_SLOT * 8, 0)
-        store64(domain + DomainRecord.nr_l4_pages, load64(domain + DomainRecord.nr_l4_pages) + 1)
     return 0
 
 
@@ -261,8 +260,6 @@ def _devalidate(page: int, level: int) -> int:
             put_page_from_l1e(entry, domain)
         elif level < 4 or i < FIRST_XEN_SLOT or i > LAST_XEN_SLOT:
             put_page_from_lne(entry, page, domain)
-    if level == 4:
-        store64(domain + DomainRecord.nr_l4_pages, load64(domain + DomainRecord.nr_l4_pages) - 1)
     return 0
 
 

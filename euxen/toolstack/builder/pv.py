@@ -94,8 +94,8 @@ class PvBuilder:
         command = os.fsencode(command_line)
         if len(command) >= MAX_GUEST_CMDLINE:
             raise BuildError(
-                f"The kernel's command line has {len(command)} bytes, and Xen takes at most {MAX_GUEST_CMDLINE - 1}; "
-                "shorten extra or root."
+                f"the kernel's command line has {len(command)} bytes, and Xen takes at most {MAX_GUEST_CMDLINE - 1}; "
+                "shorten extra or root"
             )
         self._populate()
         kernel = self._place_kernel()
@@ -151,7 +151,7 @@ class PvBuilder:
             self._p2m = self._control.populate_physmap(self._domid, 0, self._pages)
         except XenError as error:
             raise BuildError(
-                f"The machine has not enough free memory for a domain of {self._pages * PAGE_SIZE >> 20} MiB."
+                f"the machine has not enough free memory for a domain of {self._pages * PAGE_SIZE >> 20} MiB"
             ) from error
         self._control.set_memory_map(self._domid, [(0, self._max_pages * PAGE_SIZE, E820_RAM)])
 
@@ -166,8 +166,8 @@ class PvBuilder:
     def _advance(self, pages: int, what: str) -> None:
         if self._pfn_end + pages > self._pages:
             raise BuildError(
-                f"{self._pages * PAGE_SIZE >> 20} MiB is too little memory: the {what} would end "
-                f"{(self._pfn_end + pages - self._pages) * PAGE_SIZE >> 10} KiB behind it; give the domain more."
+                f"{self._pages * PAGE_SIZE >> 20} MiB is too little memory: the {what} would end at "
+                f"{-(-(self._pfn_end + pages) * PAGE_SIZE >> 20)} MiB; give the domain more"
             )
         self._pfn_end += pages
         self._virt_end += pages * PAGE_SIZE
@@ -178,7 +178,7 @@ class PvBuilder:
         self._advance(pages, what)
 
     def _place_kernel(self) -> Segment:
-        self._pad_to(self._layout.virt_kstart, "kernel's start")
+        self._pad_to(self._layout.virt_kstart, "space below the kernel")
         return self._allocate("kernel", self._layout.virt_kend - self._layout.virt_kstart)
 
     def _p2m_base(self) -> int | None:
@@ -251,7 +251,7 @@ class PvBuilder:
             if not 0 <= pfn < self._pages:
                 raise BuildError(
                     f"{self._image.path} wants its hypercall page at {self._notes.virt_hypercall:#x}, where a domain "
-                    f"of {self._pages * PAGE_SIZE >> 20} MiB has no memory; check its XEN_ELFNOTE_HYPERCALL_PAGE."
+                    f"of {self._pages * PAGE_SIZE >> 20} MiB has no memory; check its XEN_ELFNOTE_HYPERCALL_PAGE"
                 )
             self._control.hypercall_init(self._domid, self._p2m[pfn])
 

@@ -13,7 +13,12 @@ class ConfigError(UserError):
 
     def __init__(self, *sentences: str) -> None:
         super().__init__("\n".join(sentences))
-        self.sentences = sentences
+        self._sentences = sentences
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """All of them."""
+        return self._sentences
 
     def at(self, place: str) -> ConfigError:
         """The same, where what was read alone is a part of something, for example of a file."""

@@ -88,7 +88,9 @@ def _parse(data: memoryview, path: str) -> KernelImage:
         compression, payload = bzimage.unpack(data)
         data = memoryview(payload)
     if bytes(data[: len(elf.MAGIC)]) != elf.MAGIC:
-        start = bytes(data[:8]).hex(" ") or "nothing"
+        if not data:
+            raise KernelError("it is empty; give vmlinuz or vmlinux")
+        start = bytes(data[:8]).hex(" ")
         raise KernelError(f"it is neither ELF nor bzImage (it starts with {start}); give vmlinuz or vmlinux")
     image = ElfImage(data)
     notes = read_notes(image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from euxen.abi.elfnote import XEN_ELFNOTE
+from euxen.toolstack.errors import printable
 from euxen.toolstack.kernel.elf import EM_X86_64
 from euxen.toolstack.kernel.image import KernelImage
 from euxen.toolstack.kernel.layout import GuestKind
@@ -19,7 +20,7 @@ def describe(image: KernelImage) -> Iterator[str]:
 
     Whatever the kernel says, no line does more to a terminal than print.
     """
-    return map(_printable, _lines(image))
+    return map(printable, _lines(image))
 
 
 def _lines(image: KernelImage) -> Iterator[str]:
@@ -80,10 +81,6 @@ def _value(note: NoteValue) -> str:
             return raw.hex(" ")
         case pairs:
             return ", ".join(f"mask {mask:#x} value {value:#x}" for mask, value in pairs)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _line(label: str, text: str) -> str:

@@ -157,9 +157,13 @@ class TestKinds:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("data", [b"", b"#!/bin/sh\n", b"MZ" + bytes(5000)])
+    @pytest.mark.parametrize("data", [b"#!/bin/sh\n", b"MZ" + bytes(5000)])
     def test_no_kernel_at_all(self, data: bytes) -> None:
         assert "it is neither ELF nor bzImage" in refusal(data)
+
+    @pytest.mark.parametrize("data", [b"", COMPRESSORS["gzip"](b"")])
+    def test_nothing(self, data: bytes) -> None:
+        assert "it is empty; give vmlinuz" in refusal(data)
 
     def test_compressed_but_no_kernel(self) -> None:
         assert "it is neither ELF nor bzImage" in refusal(COMPRESSORS["gzip"](b"hello"))
