@@ -16,7 +16,7 @@ from euxen.abi.arch_x86_xen import (
     xen_cr3_to_pfn,
 )
 from euxen.abi.errno import XEN_EINVAL, XEN_EOPNOTSUPP
-from euxen.abi.vcpu import XEN_RUNSTATE_UPDATE, RUNSTATE_offline, RUNSTATE_runnable, VcpuRunstateInfo
+from euxen.abi.vcpu import XEN_RUNSTATE_UPDATE, RUNSTATE_offline, RUNSTATE_runnable, RUNSTATE_running, VcpuRunstateInfo
 from euxen.abi.xen import SharedInfo, VcpuInfo, VcpuTimeInfo, VMASST_TYPE_runstate_update_flag
 from euxen.cpu.native.memory import Memory, Record
 from euxen.hypervisor import descriptors, guest_access, sched, time
@@ -196,6 +196,11 @@ class Vcpu:
         if until is not None:
             times[state] += until - entry
         return VcpuRunstateInfo(state=state, state_entry_time=entry, time=tuple(times))
+
+    @property
+    def cpu_time(self) -> int:
+        """How long it has run until now, in ns."""
+        return int(self.runstate_info(self.domain.machine.now()).time[RUNSTATE_running])
 
     def publish_runstate(self) -> None:
         """Write the runstate where the guest asked for it; a guest that took the memory away misses it."""

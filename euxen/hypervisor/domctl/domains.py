@@ -103,7 +103,7 @@ def info_of(domain: Domain) -> XenDomctlGetdomaininfo:
         max_pages=record["max_pages"],
         outstanding_pages=record["outstanding_pages"],
         shared_info_frame=domain.shared_info_frame,
-        cpu_time=sum(vcpu.runstate_info().time[RUNSTATE_running] for vcpu in domain.vcpus),
+        cpu_time=sum(vcpu.cpu_time for vcpu in domain.vcpus),
         nr_online_vcpus=len(online),
         max_vcpu_id=len(domain.vcpus) - 1 if domain.vcpus else XEN_INVALID_MAX_VCPU_ID,
         handle=domain.handle.bytes,

@@ -133,7 +133,7 @@ def getvcpuinfo(request: Domctl) -> None:
     op.online = vcpu.record["online"]
     op.blocked = int(vcpu.is_blocked)
     op.running = int(vcpu.record["runstate"] == RUNSTATE_running)
-    op.cpu_time = vcpu.runstate_info().time[RUNSTATE_running]
+    op.cpu_time = vcpu.cpu_time
     op.cpu = 0
     request.store(op)
 

@@ -37,7 +37,6 @@ from euxen.abi.sysctl import (
     XenSysctlSchedId,
     XenSysctlSchedulerOp,
 )
-from euxen.abi.vcpu import RUNSTATE_running
 from euxen.cpu.policy import PV_FEATURES, cpu_leaves
 from euxen.hypervisor import cpu_policy, xsm
 from euxen.hypervisor.domctl.domains import info_of
@@ -121,7 +120,7 @@ def getcpuinfo(request: Sysctl) -> None:
     op = request.load(XenSysctlGetcpuinfo)
     hypervisor = request.hypervisor
     cpus = hypervisor.machine.pcpus
-    busy = sum(vcpu.runstate_info().time[RUNSTATE_running] for domain in hypervisor.domains for vcpu in domain.vcpus)
+    busy = sum(vcpu.cpu_time for domain in hypervisor.domains for vcpu in domain.vcpus)
     idle = max(0, hypervisor.machine.now() - busy // cpus)
     op.nr_cpus = min(op.max_cpus, cpus)
     for number in range(op.nr_cpus):
