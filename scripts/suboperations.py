@@ -46,6 +46,15 @@ class Family:
         }
 
 
+PARTS_OF_DOMCTL = (
+    *("XEN_DOMCTL_CDF_", "XEN_DOMCTL_DEBUG_OP_", "XEN_DOMCTL_GRANT_", "XEN_DOMCTL_INTERFACE_", "XEN_DOMCTL_IOMMU_"),
+    *("XEN_DOMCTL_PFINFO_", "XEN_DOMCTL_SCHEDOP_", "XEN_DOMCTL_SCHEDRT_", "XEN_DOMCTL_SENDTRIGGER_"),
+    "XEN_DOMCTL_SHADOW_",
+)
+PARTS_OF_SYSCTL = (
+    *("XEN_SYSCTL_CPUPOOL_", "XEN_SYSCTL_CSCHED_", "XEN_SYSCTL_INTERFACE_", "XEN_SYSCTL_PHYSCAP_"),
+    *("XEN_SYSCTL_SCHED_", "XEN_SYSCTL_SCHEDOP_", "XEN_SYSCTL_cpu_featureset_", "XEN_SYSCTL_cpu_policy_"),
+)
 FAMILIES = (
     Family("mmuext_op", "xen", "MMUEXT_"),
     Family("memory_op", "memory", "XENMEM_", ("XENMEM_RDM_", "XENMEM_resource_")),
@@ -56,6 +65,8 @@ FAMILIES = (
     Family("physdev_op", "physdev", "PHYSDEVOP_", ("PHYSDEVOP_DBGP_",)),
     Family("grant_table_op", "grant_table", "GNTTABOP_"),
     Family("xen_version", "version", "XENVER_"),
+    Family("domctl", "domctl", "XEN_DOMCTL_", PARTS_OF_DOMCTL),
+    Family("sysctl", "sysctl", "XEN_SYSCTL_", PARTS_OF_SYSCTL),
 )
 
 
@@ -91,9 +102,12 @@ class _Mentions:
 @cache
 def _mentions() -> _Mentions:
     mentions = _Mentions(set(), set(), set())
-    for path in Path(euxen.hypervisor.__path__[0]).rglob("*.py"):
-        tree = ast.parse(path.read_text())
-        refusals = _refusals(tree)
+    # Who may do something is not what it does.
+    paths = [path for path in Path(euxen.hypervisor.__path__[0]).rglob("*.py") if path.stem != "xsm"]
+    trees = {path: ast.parse(path.read_text()) for path in paths}
+    failing = {f"{path.stem}.{name}" for path, tree in trees.items() for name in _failing_functions(tree)}
+    for tree in trees.values():
+        refusals = _refusals(tree, failing)
         inside = {id(node) for refusal in refusals for node in ast.walk(refusal)}
         for node in ast.walk(tree):
             if name := _name(node):
@@ -111,16 +125,24 @@ def _range(node: ast.BoolOp) -> tuple[str, str] | None:
     return None
 
 
-def _refusals(tree: ast.Module) -> list[ast.AST]:
-    """The parts of a module that only decide on an error: conditions, the sets in them, and entries of tables."""
+def _failing_functions(tree: ast.Module) -> set[str]:
+    """The functions that do nothing but fail."""
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and _only_fails(node.body)}
+
+
+def _refusals(tree: ast.Module, failing: set[str]) -> list[ast.AST]:
+    """The parts of a module that only decide on an error: conditions, the sets in them, and entries of tables.
+
+    ``failing``: the functions of all modules that do nothing else, with the names of their modules.
+    """
     found: list[ast.AST] = []
-    functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and _only_fails(node.body)}
+    functions = _failing_functions(tree) | failing
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and _only_fails(node.body):
             found.append(node.test)
         elif isinstance(node, ast.Dict):
             pairs = zip(node.keys, node.values, strict=True)
-            found += [key for key, value in pairs if key and isinstance(value, ast.Name) and value.id in functions]
+            found += [key for key, value in pairs if key and ast.unparse(value) in functions]
         elif isinstance(node, ast.ImportFrom):
             found.append(node)
     conditions = {_name(node) for test in found for node in ast.walk(test)}

@@ -97,15 +97,18 @@ def run(arguments: argparse.Namespace) -> int:
         tell(warning)
     host = Host(memory_for(request.most_memory), _progress())
     log: deque[str] = deque(maxlen=LOG_LINES)
-    host.machine.log = _log_to_stderr if arguments.log else log.append
+    listen = _log_to_stderr if arguments.log else log.append
+    host.machine.console.listener = listen
     with Wakeup() as wakeup:
         running = create(host, request, wakeup.wake)
-        running.domain.console_write = _console_log(host.machine.log, running.domain.domid)
+        domain = host.hypervisor.find(running.domid)
+        assert domain is not None
+        domain.console_write = _console_log(listen, running.domid)
         try:
             ending = Foreground(host, running, wakeup, arguments.timeout).run()
-            _tell(ending, config.name, arguments.timeout, running.domain.crash_reason, log)
+            _tell(ending, config.name, arguments.timeout, domain.crash_reason, log)
         finally:
-            destroy(host, running.domain.domid)
+            destroy(host, running.domid)
     return EXIT_STATUS[ending]
 
 

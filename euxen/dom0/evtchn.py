@@ -14,7 +14,7 @@ from collections.abc import Callable
 from euxen.abi.xen import SharedInfo
 from euxen.cpu.native.memory import Memory
 from euxen.hypervisor import event_2l
-from euxen.hypervisor.hypervisor import Control
+from euxen.hypervisor.control import Control
 
 Handler = Callable[[], bool | None]
 """Called when an event came; returns True to be called again, once others had their turn."""
@@ -37,8 +37,8 @@ class Evtchn:
         self._thread: threading.Thread | None = None
         self._wakeup = 0
         """A port by which the thread is told to look whether it is still needed."""
-        page = control.shared_info(DOMAIN_0)
-        self._shared_info = ctypes.addressof(ctypes.c_char.from_buffer(page))
+        self._mapping = control.map_shared_info(DOMAIN_0)
+        self._shared_info = ctypes.addressof(ctypes.c_char.from_buffer(self._mapping.memory))
         self._vcpu_info = self._shared_info + SharedInfo.offsetof("vcpu_info[0]")
         self._ports = Memory(event_2l.ROOM)
 

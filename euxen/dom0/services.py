@@ -5,18 +5,20 @@ Events arrive in a thread of their own; the machine's lock makes them and the to
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from euxen.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE
+from euxen.abi.xen import VIRQ_DOM_EXC
 from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.evtchn import Evtchn
 from euxen.dom0.xenstore import Connection, XenStore, XenStoreRing
 from euxen.dom0.xenstore_client import XenStoreClient
+from euxen.hypervisor.control import Control
 from euxen.hypervisor.errors import GrantError, XenError
 from euxen.hypervisor.granted import GrantedPages
-from euxen.hypervisor.hypervisor import Control
 
 
 @dataclass
@@ -83,6 +85,27 @@ class Services:
         self._console_pages: dict[int, GrantedPages] = {}
         self._console_ports: dict[int, int] = {}
         self.xenstore.write("/tool/xenstored", "")
+        self._watchers: list[Callable[[], None]] = []
+        self._dom_exc_port = 0
+
+    @contextlib.contextmanager
+    def watching_domains(self, changed: Callable[[], None]) -> Iterator[None]:
+        """Have ``changed`` called, in any thread, whenever a domain has shut down, or has died (VIRQ_DOM_EXC)."""
+        with self.control.lock:
+            if not self._watchers:
+                self._dom_exc_port = self.events.bind_virq(VIRQ_DOM_EXC, self._tell_watchers)
+            self._watchers.append(changed)
+        try:
+            yield
+        finally:
+            with self.control.lock:
+                self._watchers.remove(changed)
+                if not self._watchers:
+                    self.events.unbind(self._dom_exc_port)
+
+    def _tell_watchers(self) -> None:
+        for changed in list(self._watchers):
+            changed()
 
     def attach_console(self, domid: int, port: int, wake: Callable[[], None]) -> ConsoleRing:
         """Serve a guest's console ring, which it lends by the reference that is reserved for it.

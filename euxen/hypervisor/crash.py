@@ -45,7 +45,7 @@ PAGE_SIZE = 4096
 def crash(vcpu: Vcpu, registers: Registers, reason: int, detail: int) -> None:
     """Crash the domain: log its state and say why."""
     sentence = _sentence(registers, reason, detail)
-    log = vcpu.domain.machine.log
+    log = vcpu.domain.machine.printk
     if reason == traps.CRASH_NO_HANDLER and detail & traps.DETAIL_EXCEPTION:
         vector, error_code = detail & 0xFF, detail >> 8 & 0xFFFF_FFFF
         log(f"{vcpu} Unhandled: vec {vector}, {EXCEPTIONS.get(vector, ('???', ''))[0]}[{error_code:04x}]")

@@ -4,16 +4,17 @@ A DomainRecord, and all that its words lead to, may be used
 
 - by the domain's own vCPUs, which do not run any more when it is destroyed;
 - by whoever holds a reference to one of its pages: a domain with pages, even a dead one, keeps its record;
-- between ``get_domain_by_id`` and ``put_domain``, which stand for Xen's rcu_lock_domain_by_id and its end.
+- between ``get_domain_by_id`` and ``put_domain``.
 
-``retire`` takes a domain off the list and waits until the last of these uses has ended; then its memory may go.
-Nobody keeps hold of a domain for longer than a hypercall takes.
+``DomainRecord.refcnt`` counts the last, one for having pages, one for having pages of Xen's, and one until the domain
+is dead. When it falls to 0 the domain is gone, and nobody can find it any more. ``delist`` gives its number free.
+Nobody but its own pages keeps hold of a domain for longer than a hypercall takes.
 """
 
 from __future__ import annotations
 
-from euxen.cpu.native.language import add64, cpu_relax, load64, native, store64, ult
-from euxen.hypervisor.records import DomainRecord, DOMDYING_dead, MachineRecord
+from euxen.cpu.native.language import add64, call1, cas64, load64, native, store64, ult
+from euxen.hypervisor.records import DomainRecord, MachineRecord
 from euxen.hypervisor.spinlock import lock, unlock
 
 DOMAINS = 0x7FF0
@@ -29,11 +30,14 @@ def enlist(machine: int, domain: int) -> int:
 
 
 @native
-def is_gone(domain: int) -> int:
-    """Whether a domain is dead and nobody has any of its pages: in Xen it would not be there any more."""
-    if load64(domain + DomainRecord.is_dying) != DOMDYING_dead:
-        return 0
-    return 0 if load64(domain + DomainRecord.tot_pages) or load64(domain + DomainRecord.xenheap_pages) else 1
+def _get_domain(domain: int) -> int:
+    """Take a reference to a domain that is on the list; 0 if it is gone (get_domain)."""
+    while True:
+        count = load64(domain + DomainRecord.refcnt)
+        if count == 0:
+            return 0
+        if cas64(domain + DomainRecord.refcnt, count, count + 1) == count:
+            return 1
 
 
 @native
@@ -43,29 +47,29 @@ def get_domain_by_id(machine: int, domid: int) -> int:
         return 0
     lock(machine + MachineRecord.domain_list_lock)
     domain = load64(load64(machine + MachineRecord.domain_list) + domid * 8)
-    if domain and is_gone(domain):
+    if domain and not _get_domain(domain):
         domain = 0
-    if domain:
-        add64(domain + DomainRecord.refcnt, 1)
     unlock(machine + MachineRecord.domain_list_lock)
     return domain
 
 
 @native
 def put_domain(domain: int) -> int:
-    """The end of a use that began with ``get_domain_by_id``."""
-    add64(domain + DomainRecord.refcnt, -1)
+    """Drop a reference to a domain. After the last one its record may go at any time (put_domain)."""
+    machine = load64(domain + DomainRecord.machine)
+    if add64(domain + DomainRecord.refcnt, -1) == 1:
+        gone = load64(machine + MachineRecord.domain_gone)
+        if gone:
+            call1(gone, machine)
     return 0
 
 
 @native
-def retire(machine: int, domain: int) -> int:
-    """Take a domain that is gone off the list; returns when nobody uses its record any more."""
+def delist(machine: int, domain: int) -> int:
+    """Take a domain that is gone off the list."""
     lock(machine + MachineRecord.domain_list_lock)
     slot = load64(machine + MachineRecord.domain_list) + load64(domain + DomainRecord.domain_id) * 8
     if load64(slot) == domain:
         store64(slot, 0)
     unlock(machine + MachineRecord.domain_list_lock)
-    while load64(domain + DomainRecord.refcnt):
-        cpu_relax()
     return 0

@@ -161,7 +161,7 @@ class EventChannels:
 
     def _vcpu(self, vcpu_id: int) -> Vcpu:
         """A vCPU of this domain (domain_vcpu)."""
-        if vcpu_id >= self.domain.max_vcpus:
+        if vcpu_id >= len(self.domain.vcpus):
             raise XenError(XEN_ENOENT)
         return self.domain.vcpus[vcpu_id]
 

@@ -1,34 +1,89 @@
-"""A page of another domain's, mapped for as long as its user wants it: a ring, above all."""
+"""Pages of other domains, mapped: whose they may be, and what keeps them while they are.
+
+Source: get_pg_owner in xen/arch/x86/mm.c.
+"""
 
 from __future__ import annotations
 
+from types import TracebackType
 from typing import TYPE_CHECKING
 
+from euxen.abi.errno import XEN_ESRCH
+from euxen.abi.xen import DOMID_IO, DOMID_SELF
+from euxen.hypervisor import xsm
 from euxen.hypervisor.errors import XenError
-from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm import pagetable
+from euxen.hypervisor.machine import PAGE_SIZE
+from euxen.hypervisor.mm import l1
 
 if TYPE_CHECKING:
     from euxen.hypervisor.domain import Domain
 
+PRESENT, WRITABLE, USER = 0x001, 0x002, 0x004
 
-class ForeignPage:
-    """Writable memory. While it is held, its domain can neither give it away nor make a page table of it."""
 
-    def __init__(self, domain: Domain, frame: int) -> None:
-        """Take hold of a machine frame of ``domain``. Raises XenError."""
-        error = pagetable.get_page_and_type_from_mfn(domain.record.address, frame, pg.PGT_writable_page)
-        if error:
-            raise XenError(-error)
-        self.frame = frame
-        self._pages = domain.foreign_pages
-        self._pages.append(self)
-        self._page = pg.page_of(domain.machine.record.address, frame)
-        self.memory = domain.machine.frame(frame)
+class PageOwner:
+    """Whose pages a request is about: a domain's, or those that only the domain named has, as DOMID_IO."""
+
+    def __init__(self, caller: Domain, domid: int) -> None:
+        """Raises XenError for who is not there; nobody may name himself but as DOMID_SELF."""
+        self.domain: Domain | None = None
+        """The domain, if it is one that runs."""
+        self.domid = domid
+        system = caller.hypervisor.system_domains.get(domid)
+        if system is not None:
+            self.record = system
+            return
+        self.domain = caller if domid == DOMID_SELF else caller.hypervisor.find(domid)
+        if self.domain is None or (self.domain is caller and domid != DOMID_SELF):
+            raise XenError(XEN_ESRCH)
+        self.record = self.domain.record
+
+
+def check_mmu_update(caller: Domain, tables: Domain | None, pages: PageOwner) -> None:
+    """Whether a domain may have pages of others in page tables. Raises XenError."""
+    if pages.domain is not None or pages.domid == DOMID_IO:
+        xsm.mmu_update(caller, tables, pages.domain)
+    else:
+        xsm.system_pages(caller)
+
+
+class ForeignMapping:
+    """Pages of a domain, in a row, mapped by another domain as by an entry of its page tables each.
+
+    While they are, their owner can neither give them away nor make page tables of them, and they outlive it.
+    A context manager, for those who need them for a moment.
+    """
+
+    def __init__(self, caller: Domain, domid: int, frame: int, pages: int = 1) -> None:
+        """Map machine frames. Raises XenError."""
+        owner = PageOwner(caller, DOMID_SELF if domid == caller.domid else domid)
+        check_mmu_update(caller, None, owner)
+        self._mapper = caller.record.address
+        self._registered = caller.foreign_mappings
+        self._entries: list[int] = []
+        try:
+            for number in range(frame, frame + pages):
+                entry = number * PAGE_SIZE | PRESENT | WRITABLE | USER
+                error = l1.get_page_from_l1e(entry, self._mapper, owner.record.address)
+                if error:
+                    raise XenError(-error)
+                self._entries.append(entry)
+        except XenError:
+            self.release()
+            raise
+        self.frames = range(frame, frame + pages)
+        self._registered.append(self)
+        self.memory = caller.machine.ram[frame * PAGE_SIZE : (frame + pages) * PAGE_SIZE]
 
     def release(self) -> None:
-        """Let it go."""
-        if self._page:
-            pagetable.put_page_and_type(self._page)
-            self._page = 0
-            self._pages.remove(self)
+        """Unmap them."""
+        if self in self._registered:
+            self._registered.remove(self)
+        while self._entries:
+            l1.put_page_from_l1e(self._entries.pop(), self._mapper)
+
+    def __enter__(self) -> memoryview:
+        return self.memory
+
+    def __exit__(self, _kind: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
+        self.release()

@@ -6,11 +6,12 @@ What is done with it is native, in the package ``grants``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from euxen.abi.domctl import XEN_DOMCTL_GRANT_version_mask
 from euxen.abi.errno import XEN_EINVAL, XEN_ENOMEM
 from euxen.abi.grant_table import GNTST_okay
+from euxen.abi.memory import XENMEM_resource_grant_table_id_shared, XENMEM_resource_grant_table_id_status
 from euxen.cpu.native.memory import Memory, Record
 from euxen.hypervisor.errors import GrantError, XenError
 from euxen.hypervisor.grants import tables, unmapping
@@ -26,34 +27,22 @@ from euxen.hypervisor.grants.records import (
 if TYPE_CHECKING:
     from euxen.hypervisor.domain import Domain
 
-MAX_GRANT_FRAMES = 64
-"""opt_max_grant_frames."""
-MAX_MAPTRACK_FRAMES = 1024
-"""opt_max_maptrack_frames."""
-MAX_VERSION = 2
-"""opt_gnttab_max_version."""
-
-
-@dataclass(frozen=True)
-class GrantLimits:
-    """How much a domain may lend and borrow: XEN_DOMCTL_createdomain."""
-
-    max_grant_frames: int = MAX_GRANT_FRAMES
-    max_maptrack_frames: int = MAX_MAPTRACK_FRAMES
-    max_version: int = MAX_VERSION
-
-
-DEFAULT_GRANT_LIMITS = GrantLimits()
+OPT_MAX_GRANT_FRAMES = 64
+OPT_MAX_MAPTRACK_FRAMES = 1024
+MAX_GRANT_VERSION = 2
+"""Xen's options gnttab_max_frames, gnttab_max_maptrack_frames and gnttab=max-ver, as they are by default."""
 
 
 class GrantTable:
     """A table, and what its domain has mapped by those of others. Its frames are Xen's; the guest may map them."""
 
-    def __init__(self, domain: Domain, limits: GrantLimits) -> None:
+    def __init__(self, domain: Domain) -> None:
         """Make the table, of INITIAL_NR_GRANT_FRAMES (grant_table_init). Raises XenError."""
-        max_grant_frames, max_maptrack_frames = limits.max_grant_frames, limits.max_maptrack_frames
-        max_version = limits.max_version
-        if not 1 <= max_version <= MAX_VERSION or max_grant_frames < INITIAL_NR_GRANT_FRAMES:
+        config = domain.config
+        max_version = config.grant_opts & XEN_DOMCTL_GRANT_version_mask
+        max_grant_frames = OPT_MAX_GRANT_FRAMES if config.max_grant_frames < 0 else config.max_grant_frames
+        max_maptrack_frames = OPT_MAX_MAPTRACK_FRAMES if config.max_maptrack_frames < 0 else config.max_maptrack_frames
+        if not 1 <= max_version <= MAX_GRANT_VERSION or max_grant_frames < INITIAL_NR_GRANT_FRAMES:
             raise XenError(XEN_EINVAL)
         self._machine = domain.machine
         record = self.record = Record(GrantTableRecord)
@@ -87,6 +76,25 @@ class GrantTable:
         status = tables.grow_table(self.record.address, frames)
         if status != GNTST_okay:
             raise GrantError(status)
+
+    def resource_max_frames(self, resource: int) -> int:
+        """How many frames there can be of XENMEM_resource_grant_table_id_* (gnttab_resource_max_frames)."""
+        shared = self.record["max_grant_frames"]
+        if resource == XENMEM_resource_grant_table_id_status:
+            return tables.grant_to_status_frames(shared)
+        return shared if resource == XENMEM_resource_grant_table_id_shared else 0
+
+    def acquire_resource(self, resource: int, first: int, count: int) -> list[int]:
+        """Frames of the table, which grows if need be (gnttab_acquire_resource). Raises XenError."""
+        end = first + count
+        status = resource == XENMEM_resource_grant_table_id_status
+        if end > self.resource_max_frames(resource) or (status and self.record["version"] != 2):
+            raise XenError(XEN_EINVAL)
+        try:
+            self.grow(tables.status_to_grant_frames(end) if status else end)
+        except GrantError:
+            raise XenError(XEN_EINVAL) from None
+        return (self.status_frames if status else self.frames)[first:end]
 
     def pins(self) -> dict[int, int]:
         """The grants in use, and how: GNTPIN_* counters by their references."""

@@ -1,101 +1,192 @@
-"""The hypervisor: one machine and the domains on it, and the control interface for its tools.
-
-``Control`` is what a privileged domain's kernel and tools can ask for: domctl, foreign mappings, memory
-for others. Every request is made in the name of a domain, and refused to one without the privilege.
-"""
+"""The hypervisor: one machine and the domains on it."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator
 
-from euxen.abi.arch_x86_xen import VcpuGuestContext
-from euxen.abi.errno import XEN_EINVAL, XEN_ENOMEM, XEN_ESRCH
-from euxen.abi.event_channel import (
-    EVTCHN_FIFO_NR_CHANNELS,
-    EvtchnAllocUnbound,
-    EvtchnBindInterdomain,
-    EvtchnBindIpi,
-    EvtchnBindVirq,
-    EvtchnClose,
-    EvtchnSend,
+from euxen.abi.arch_x86_xen import XEN_X86_EMU_ALL, XEN_X86_EMU_PIT, XEN_X86_MSR_RELAXED
+from euxen.abi.domctl import (
+    XEN_DOMCTL_CDF_MAX,
+    XEN_DOMCTL_CDF_hap,
+    XEN_DOMCTL_CDF_hvm,
+    XEN_DOMCTL_CDF_iommu,
+    XEN_DOMCTL_CDF_nested_virt,
+    XEN_DOMCTL_CDF_s3_integrity,
+    XEN_DOMCTL_CDF_vpmu,
+    XEN_DOMCTL_GRANT_version_mask,
+    XenDomctlCreatedomain,
 )
-from euxen.abi.grant_table import GnttabCopy
-from euxen.abi.xen import NR_VIRQS, VIRQ_DOM_EXC
+from euxen.abi.errno import XEN_EEXIST, XEN_EINVAL, XEN_ENODEV, XEN_ENOMEM, XEN_EOPNOTSUPP
+from euxen.abi.event_channel import EVTCHN_FIFO_NR_CHANNELS
+from euxen.abi.xen import DOMID_FIRST_RESERVED, DOMID_IO, DOMID_XEN, NR_VIRQS, VIRQ_DOM_EXC
 from euxen.cpu.engine import Engine
-from euxen.cpu.native.memory import Memory
+from euxen.cpu.native.language import load64, native
+from euxen.cpu.native.memory import Record
 from euxen.cpu.policy import Tsc, default_policy
-from euxen.hypervisor import hypercall_page, sched, xsm
-from euxen.hypervisor.domain import DEFAULT_MAX_EVTCHN_PORT, Domain
-from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.caller import Caller, Kernel
+from euxen.hypervisor.domain import Domain
+from euxen.hypervisor.domain_list import enlist
+from euxen.hypervisor.errors import Continuation, XenError
 from euxen.hypervisor.event_channel import send_guest_global_virq, virq_is_global
-from euxen.hypervisor.foreign import ForeignPage
-from euxen.hypervisor.grant_table import DEFAULT_GRANT_LIMITS, GrantLimits
-from euxen.hypervisor.granted import GrantedPages, grant_copy
-from euxen.hypervisor.machine import PAGE_SIZE, Machine
-from euxen.hypervisor.mm import mmu, pagetable, populate
-from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm.page import ERESTART
-from euxen.hypervisor.mm.pagetable import PGT_TABLES
+from euxen.hypervisor.grant_table import MAX_GRANT_VERSION
+from euxen.hypervisor.machine import Machine
+from euxen.hypervisor.records import DomainRecord, MachineRecord
 from euxen.hypervisor.vcpu import time_scale
 
 MakeEngine = Callable[[int, int], Engine]
-DOM0_MAX_PAGES = 1 << 40
+DOM0_MAX_PAGES = (1 << 32) - 1
+MAX_VIRT_CPUS = 1
+"""How many vCPUs a domain can have: nobody lets several of one take turns yet."""
+CPUPOOL_0 = 0
+
+
+@native
+def domain_gone(machine: int) -> int:
+    """``MachineRecord.domain_gone``: tell who manages domains."""
+    return send_guest_global_virq(load64(machine + MachineRecord.dom_exc_handler), VIRQ_DOM_EXC)
+
+
+def sanitise_domain_config(config: XenDomctlCreatedomain) -> None:
+    """Whether a domain can be created so, in a Xen for PV guests alone. Raises XenError."""
+    flags = config.flags
+    wrong = (
+        flags & ~(2 * XEN_DOMCTL_CDF_MAX - 1)
+        or config.grant_opts & ~XEN_DOMCTL_GRANT_version_mask
+        or config.max_vcpus < 1
+        or flags & (XEN_DOMCTL_CDF_hap | XEN_DOMCTL_CDF_iommu | XEN_DOMCTL_CDF_vpmu | XEN_DOMCTL_CDF_hvm)
+        or config.iommu_opts
+        or config.vmtrace_size
+        or config.max_vcpus > MAX_VIRT_CPUS
+        or flags & (XEN_DOMCTL_CDF_s3_integrity | XEN_DOMCTL_CDF_nested_virt)
+        or config.arch.misc_flags & ~XEN_X86_MSR_RELAXED
+    )
+    if wrong:
+        raise XenError(XEN_EINVAL)
 
 
 class Hypervisor:
     """Xen: the domains of a machine. Domain 0 is there from the start."""
 
-    def __init__(self, machine: Machine, make_engine: MakeEngine) -> None:
+    def __init__(
+        self, machine: Machine, make_engine: MakeEngine, run: Callable[[Domain], None] = lambda domain: None
+    ) -> None:
+        """``run`` is called when a domain may run, with the machine's lock; by default whoever wants runs it."""
         self.machine = machine
         self.make_engine = make_engine
-        self.domains: dict[int, Domain] = {}
-        self._dying: list[Domain] = []
+        self._run = run
+        self._domains: dict[int, Domain] = {}
+        self._rover = 0
+        self._managing = False
+        """Whether somebody changes a domain and has to wait meanwhile (domctl_lock)."""
         self._global_virq_handlers: dict[int, Domain] = {}
         """Who gets a global virtual interrupt, where it is not Domain 0."""
-        self.domain0 = self._new_domain(DOM0_MAX_PAGES, 1, EVTCHN_FIFO_NR_CHANNELS - 1, privileged=True)
+        self._former_handlers: list[Domain] = []
+        """Dead domains whose records stay: a thread may be about to tell them something."""
+        self.system_domains = {domid: self._system_domain(domid) for domid in (DOMID_IO, DOMID_XEN)}
+        """Owners of pages that are no domain's: their DomainRecords, by domid."""
+        machine.give_m2p(self.system_domains[DOMID_XEN].address)
+        config = XenDomctlCreatedomain(
+            max_vcpus=1,
+            max_evtchn_port=EVTCHN_FIFO_NR_CHANNELS - 1,
+            max_grant_frames=-1,
+            max_maptrack_frames=-1,
+            grant_opts=MAX_GRANT_VERSION,
+        )
+        self.domain0 = Domain(machine, 0, config, privileged=True)
+        self.domain0.record["max_pages"] = DOM0_MAX_PAGES
         self.domain0.record["is_external"] = 1
+        self.domain0.create_vcpus()
+        self._insert(self.domain0)
+        machine.record["dom_exc_handler"] = self.domain0.record.address
+        machine.record["domain_gone"] = domain_gone.address
+        self.kernel = Kernel(self.domain0)
+        """The kernel of Domain 0."""
 
-    def _new_domain(
-        self,
-        max_pages: int,
-        max_vcpus: int,
-        max_evtchn_port: int,
-        privileged: bool = False,
-        grant_limits: GrantLimits = DEFAULT_GRANT_LIMITS,
-    ) -> Domain:
-        domid = self.machine.allocate_domid()
-        domain = Domain(self.machine, domid, max_pages, max_vcpus, max_evtchn_port, privileged, grant_limits)
+    def _system_domain(self, domid: int) -> Record:
+        record = Record(DomainRecord)
+        record["domain_id"], record["machine"], record["refcnt"] = domid, self.machine.record.address, 1
+        return record
+
+    # The list of domains.
+
+    def _insert(self, domain: Domain) -> None:
+        domain.hypervisor = self
         domain.event_channels.domain_at = self.find
         domain.on_exit = lambda: self.send_global_virq(VIRQ_DOM_EXC)
-        self.domains[domain.domid] = domain
-        return domain
+        domain.on_runnable = lambda: self._run(domain)
+        self._domains[domain.domid] = domain
+        enlist(self.machine.record.address, domain.record.address)
+
+    def forget_gone(self) -> None:
+        """Free the dead domains whose pages nobody refers to any more."""
+        for domain in [domain for domain in self._domains.values() if domain.is_gone]:
+            del self._domains[domain.domid]
+            domain.complete_destroy()
 
     def find(self, domid: int) -> Domain | None:
-        """A domain by its number. One that was killed is there for as long as others have pages of it."""
-        self.reap()
-        return self.domains.get(domid)
+        """The domain with a number, dead or alive (rcu_lock_domain_by_id)."""
+        domain = self._domains.get(domid)
+        if domain is not None and domain.is_gone:
+            with self.machine.lock:
+                self.forget_gone()
+            return self._domains.get(domid)
+        return domain
 
-    def kill(self, domain: Domain) -> None:
-        """Destroy a domain."""
+    @property
+    def domains(self) -> list[Domain]:
+        """All domains, by their numbers (for_each_domain)."""
         with self.machine.lock:
-            if domain not in self._dying:
-                self._forget_virqs(domain)
-                domain.kill()
-                self._dying.append(domain)
-        self.send_global_virq(VIRQ_DOM_EXC)
-        self.reap()
+            self.forget_gone()
+            return [self._domains[domid] for domid in sorted(self._domains)]
 
-    def reap(self) -> None:
-        """Forget the domains that are gone."""
-        if not self._dying:
-            return
-        with self.machine.lock:
-            for domain in [domain for domain in self._dying if domain.is_gone]:
-                self._dying.remove(domain)
-                del self.domains[domain.domid]
-                domain.complete_destroy()
-                self.send_global_virq(VIRQ_DOM_EXC)
+    def free_domid(self, wanted: int) -> int:
+        """A domid that nobody has: ``wanted``, if that can be one, or any. Raises XenError."""
+        if 0 < wanted < DOMID_FIRST_RESERVED:
+            if self.find(wanted) is not None:
+                raise XenError(XEN_EEXIST)
+            return wanted
+        domid = self._rover + 1
+        while domid != self._rover:
+            if domid == DOMID_FIRST_RESERVED:
+                domid = 1
+            if self.find(domid) is None:
+                self._rover = domid
+                return domid
+            domid += 1
+        raise XenError(XEN_ENOMEM)
+
+    def create(self, wanted: int, config: XenDomctlCreatedomain) -> Domain:
+        """A PV domain without memory and vCPUs, paused (domain_create). Raises XenError."""
+        self.forget_gone()
+        domid = self.free_domid(wanted)
+        sanitise_domain_config(config)
+        emulation = config.arch.emulation_flags
+        if emulation & ~XEN_X86_EMU_ALL:
+            raise XenError(XEN_EINVAL)
+        if emulation & ~XEN_X86_EMU_PIT:
+            raise XenError(XEN_EOPNOTSUPP)
+        if config.cpupool_id != CPUPOOL_0:
+            raise XenError(XEN_ENODEV)
+        machine = self.machine
+        domain = Domain(machine, domid, config)
+        domain.attach(self.make_engine(machine.ram_address, machine.frames))
+        shift, multiplier = time_scale(machine.tsc_khz)
+        domain.set_cpuid(default_policy(Tsc(machine.tsc_khz, multiplier, shift), machine.frames - 1))
+        domain.controller_pause_count = domain.record["pause_count"] = 1
+        self._insert(domain)
+        return domain
+
+    def kill(self, domain: Domain, preempt: Callable[[], bool] = lambda: False) -> bool:
+        """Destroy a domain; it is gone once nobody refers to its pages. False if it has to be called again."""
+        for virq in [virq for virq, handler in self._global_virq_handlers.items() if handler is domain]:
+            self._set_handler(virq, self.domain0)
+            self._former_handlers.append(domain)
+        done = domain.kill(preempt)
+        self.forget_gone()
+        return done
+
+    # Virtual interrupts that are for one domain.
 
     def send_global_virq(self, virq: int) -> None:
         """Raise a global virtual interrupt in the domain that handles it."""
@@ -104,179 +195,30 @@ class Hypervisor:
 
     def set_global_virq_handler(self, domain: Domain, virq: int) -> None:
         """Let a domain get a global virtual interrupt, until it dies. Raises XenError."""
-        if virq >= NR_VIRQS or not virq_is_global(virq) or domain.record["is_dying"]:
+        if virq >= NR_VIRQS or not virq_is_global(virq) or domain.is_dying:
             raise XenError(XEN_EINVAL)
+        self._set_handler(virq, domain)
+
+    def _set_handler(self, virq: int, domain: Domain) -> None:
         self._global_virq_handlers[virq] = domain
+        if virq == VIRQ_DOM_EXC:
+            self.machine.record["dom_exc_handler"] = domain.record.address
 
-    def _forget_virqs(self, domain: Domain) -> None:
-        """A domain that dies handles no global virtual interrupt any more."""
-        for virq in [virq for virq, handler in self._global_virq_handlers.items() if handler is domain]:
-            del self._global_virq_handlers[virq]
+    @contextlib.contextmanager
+    def managing(self, caller: Caller, *arguments: int) -> Iterator[None]:
+        """Change a domain, with the machine's lock held but while waiting for a vCPU to stop.
 
-    def control(self, caller: Domain) -> Control:
-        """The control interface, for requests in the name of ``caller``."""
-        return Control(self, caller)
-
-
-class Control:
-    """Requests of one domain for itself and, if it has the privilege, for others. All raise XenError."""
-
-    def __init__(self, hypervisor: Hypervisor, caller: Domain) -> None:
-        self._hypervisor = hypervisor
-        self.caller = caller
-
-    @property
-    def lock(self) -> threading.RLock:
-        """The machine's lock, which makes Domain 0's daemons one at a time."""
-        return self._hypervisor.machine.lock
-
-    def domain(self, domid: int) -> Domain:
-        """A domain that the caller may manage."""
-        domain = self._hypervisor.find(domid)
-        if domain is None:
-            raise XenError(XEN_ESRCH)
-        if domain is not self.caller:
-            xsm.domctl(self.caller, domain)
-        return domain
-
-    def create_domain(
-        self,
-        max_pages: int,
-        max_vcpus: int = 1,
-        max_evtchn_port: int = DEFAULT_MAX_EVTCHN_PORT,
-        grant_limits: GrantLimits = DEFAULT_GRANT_LIMITS,
-    ) -> int:
-        """XEN_DOMCTL_createdomain: a PV domain without memory; returns its domid."""
-        xsm.domctl(self.caller)
-        hypervisor = self._hypervisor
-        machine = hypervisor.machine
-        domain = hypervisor._new_domain(max_pages, max_vcpus, max_evtchn_port, grant_limits=grant_limits)
-        engine = hypervisor.make_engine(machine.ram_address, machine.frames)
-        domain.attach(engine)
-        shift, multiplier = time_scale(machine.tsc_khz)
-        domain.set_cpuid(default_policy(Tsc(machine.tsc_khz, multiplier, shift), machine.frames - 1))
-        return domain.domid
-
-    def resume_domain(self, domid: int) -> None:
-        """XEN_DOMCTL_resumedomain: one that has suspended itself goes on as if it had not (domain_resume)."""
-        self.domain(domid).resume()
-
-    def destroy_domain(self, domid: int) -> None:
-        """XEN_DOMCTL_destroydomain."""
-        self._hypervisor.kill(self.domain(domid))
-
-    def populate_physmap(self, domid: int, first_pfn: int, count: int) -> memoryview:
-        """XENMEM_populate_physmap: memory at ``count`` pfns; returns the frames' numbers. All or an error."""
-        domain = self.domain(domid)
-        frames = Memory(8 * count)
-        if populate.populate(domain.record.address, first_pfn, count, frames.address) != count:
-            raise XenError(XEN_ENOMEM)
-        return frames.words()
-
-    def map_foreign(self, domid: int, frame: int, pages: int = 1) -> memoryview:
-        """Map machine frames of a domain, in a row, for whoever builds it: before it runs, as no reference is kept."""
-        domain = self.domain(domid)
-        machine = self._hypervisor.machine
-        for number in range(frame, frame + pages):
-            if not 0 <= number < machine.frames:
-                raise XenError(XEN_EINVAL)
-            page = pg.page_of(machine.record.address, number)
-            if not pg.get_page(page, domain.record.address):
-                raise XenError(XEN_EINVAL)
-            pg.put_page(page)
-        return machine.ram[frame * PAGE_SIZE : (frame + pages) * PAGE_SIZE]
-
-    def hold_foreign(self, domid: int, frame: int) -> ForeignPage:
-        """Map a machine frame of a domain until it is released."""
-        return ForeignPage(self.domain(domid), frame)
-
-    def pin_table(self, domid: int, level: int, frame: int) -> None:
-        """MMUEXT_PIN_Ln_TABLE for another domain: its page table is checked, and stays one."""
-        domain = self.domain(domid).record.address
-        error = -ERESTART
-        while error == -ERESTART:
-            pagetable.finish_old_guest_table(domain)
-            error = mmu.pin(domain, frame, PGT_TABLES[level])
-        pagetable.finish_old_guest_table(domain)
-        self._result(error)
-
-    def set_vcpu_context(self, domid: int, vcpu: int, context: VcpuGuestContext) -> None:
-        """XEN_DOMCTL_setvcpucontext."""
-        self.domain(domid).vcpus[vcpu].set_context(context)
-
-    def set_memory_map(self, domid: int, entries: list[tuple[int, int, int]]) -> None:
-        """XENMEM_set_memory_map: (address, bytes, E820_*)."""
-        self.domain(domid).memory_map = entries
-
-    def hypercall_init(self, domid: int, frame: int) -> None:
-        """XEN_DOMCTL_hypercall_init: fill a page with hypercall stubs."""
-        self.map_foreign(domid, frame)[:] = hypercall_page.pv_page()
-
-    def shared_info_frame(self, domid: int) -> int:
-        """The machine frame of a domain's shared_info (XEN_DOMCTL_getdomaininfo)."""
-        return self.domain(domid).shared_info_frame
-
-    def shared_info(self, domid: int) -> memoryview:
-        """A domain's shared_info page, mapped."""
-        return self.domain(domid).shared_info
-
-    def grant_table(self, domid: int) -> memoryview:
-        """The first frame of a domain's grant table, mapped (XENMEM_acquire_resource)."""
-        return self._hypervisor.machine.frame(self.domain(domid).grant_table.frames[0])
-
-    def map_grants(self, domid: int, refs: Sequence[int], writable: bool = True) -> GrantedPages:
-        """GNTTABOP_map_grant_ref: map frames that a domain lends to the caller. All, or GrantError is raised."""
-        return GrantedPages(self.caller, domid, refs, writable)
-
-    def grant_copy(self, operations: Sequence[GnttabCopy]) -> None:
-        """GNTTABOP_copy: what became of each is in its ``status``."""
-        grant_copy(self.caller, operations)
-
-    # Event channels.
-
-    def alloc_unbound(self, domid: int, remote: int) -> int:
-        """A new port of ``domid`` that ``remote`` may bind to."""
-        op = EvtchnAllocUnbound(dom=domid, remote_dom=remote)
-        self.caller.event_channels.alloc_unbound(op)
-        return op.port
-
-    def bind_interdomain(self, remote: int, remote_port: int) -> int:
-        """Bind to another domain's port; returns the caller's own."""
-        op = EvtchnBindInterdomain(remote_dom=remote, remote_port=remote_port)
-        self.caller.event_channels.bind_interdomain(op)
-        return op.local_port
-
-    def bind_virq(self, virq: int) -> int:
-        """A port of the caller's for a virtual interrupt of its first vCPU."""
-        op = EvtchnBindVirq(virq=virq)
-        self.caller.event_channels.bind_virq(op)
-        return op.port
-
-    def bind_ipi(self) -> int:
-        """A port by which the caller notifies itself."""
-        op = EvtchnBindIpi()
-        self.caller.event_channels.bind_ipi(op)
-        return op.port
-
-    def close(self, port: int) -> None:
-        """EVTCHNOP_close."""
-        self.caller.event_channels.close(EvtchnClose(port=port))
-
-    def notify(self, port: int) -> None:
-        """EVTCHNOP_send."""
-        self.caller.event_channels.send(EvtchnSend(port=port))
-
-    def block(self) -> None:
-        """SCHEDOP_block, for a domain whose kernel is this program: wait until an event is pending."""
-        sched.wait_for_event(self.caller.vcpus[0].record.address)
-
-    def set_virq_handler(self, domid: int, virq: int) -> None:
-        """XEN_DOMCTL_set_virq_handler: let a domain get a global virtual interrupt."""
-        xsm.domctl(self.caller)
-        self._hypervisor.set_global_virq_handler(self.domain(domid), virq)
-
-    @staticmethod
-    def _result(value: int) -> int:
-        if value < 0:
-            raise XenError(-value)
-        return value
+        One at a time: two guests could wait for each other else. A guest that comes second makes its hypercall again,
+        with ``arguments``; Domain 0's own code waits.
+        """
+        with self.machine.lock:
+            while self._managing:
+                if caller is not self.kernel:
+                    raise Continuation(*arguments)
+                self.machine.changed.wait()
+            self._managing = True
+            try:
+                yield
+            finally:
+                self._managing = False
+                self.machine.changed.notify_all()

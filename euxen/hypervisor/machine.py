@@ -10,17 +10,21 @@ import ctypes
 import mmap
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
+from euxen.abi.domctl import XEN_SCHEDULER_NULL
 from euxen.abi.xen import DOMID_FIRST_RESERVED
 from euxen.cpu.native.memory import Memory, Record
 from euxen.hypervisor.clock import HostClock
+from euxen.hypervisor.console import XenConsole
 from euxen.hypervisor.mm import heap
+from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.xen_slots import FIRST_XEN_SLOT, LAST_XEN_SLOT
 from euxen.hypervisor.records import PAGE_SIZE as PAGE_SIZE
 from euxen.hypervisor.records import MachineRecord, PageInfo
 
+SCHEDULER_ID = XEN_SCHEDULER_NULL
+"""Each domain has a CPU of its own: a thread, which the host schedules."""
 MIN_MEMORY = 8 << 20
 DEFAULT_TSC_KHZ = 2_000_000
 
@@ -50,15 +54,17 @@ class Machine:
         self.record = Record(MachineRecord)
         self.clock = HostClock()
         self.tsc_khz = tsc_khz
+        self.pcpus = len(os.sched_getaffinity(0))
+        """How many CPUs there are."""
         self._fill_record()
         self._make_m2p()
         self.evtchn_buckets: list[Memory] = []
         """Records of event channels that no domain has now; see ``event_channel``."""
-        self.next_domid = 0
         self.lock = threading.RLock()
         """Held by whoever changes more than one domain, or any domain from Python."""
-        self.log: Callable[[str], None] = lambda line: None
-        """Xen's own console: a line, without its end."""
+        self.changed = threading.Condition(self.lock)
+        """Notified when a domain may run, or runs no more."""
+        self.console = XenConsole()
 
     @staticmethod
     def _map_ram(size: int) -> mmap.mmap:
@@ -98,6 +104,19 @@ class Machine:
             entries[l2 * 512 + number] = (first * PAGE_SIZE + number * SUPERPAGE) | XEN_SUPERPAGE_RO
         self._xen_slots.words()[0] = l3 * PAGE_SIZE | XEN_TABLE
 
+    def give_m2p(self, owner: int) -> None:
+        """Have a system domain own the machine-to-physical table: privileged domains may map it, but not writable.
+
+        share_xen_page_with_privileged_guests.
+        """
+        words = self.frame_table.words()
+        table = (self.record["m2p"] - self.ram_address) // PAGE_SIZE
+        for frame in range(table, table + -(-self.frames * 8 // PAGE_SIZE)):
+            base = frame * (PageInfo.size // 8)
+            words[base] = (pg.PGC_xen_heap | pg.PGC_allocated | 1) & (1 << 64) - 1
+            words[base + 1] = (pg.PGT_none | pg.PGT_validated | 1) & (1 << 64) - 1
+            words[base + 2] = owner
+
     def m2p_frames(self) -> list[int]:
         """The first frame of each 2 MiB of the machine-to-physical table."""
         first = (self.record["m2p"] - self.ram_address) // PAGE_SIZE
@@ -111,15 +130,29 @@ class Machine:
         """The heap's bits: a word for 64 frames, a bit set for each that is free."""
         return self._heap.words()
 
+    def printk(self, line: str) -> None:
+        """Log a line on Xen's console."""
+        self.console.printk(line)
+
+    def free_frames_between(self, first: int, end: int) -> int:
+        """How many frames from ``first`` on and below ``end`` are free."""
+        if (first, end) == (0, self.frames):
+            return self.record["free_pages"]
+        bits = int.from_bytes(self._heap.view, "little")
+        return (bits >> first & (1 << max(end - first, 0)) - 1).bit_count()
+
     def now(self) -> int:
         """System time, in ns since the machine was made."""
         from euxen.hypervisor import time
 
         return time.now(self.record.address)
 
-    def allocate_run(self, order: int) -> int | None:
-        """Take ``2 ** order`` frames in a row that belong to nobody; the first, or None if there are none."""
-        first = heap.alloc_frames(self.record.address, order)
+    def allocate_run(self, order: int, domain: int = 0) -> int | None:
+        """Take ``2 ** order`` frames in a row that belong to nobody; the first, or None if there are none.
+
+        ``domain`` is the record of a domain that will have them, and that may have claimed them.
+        """
+        first = heap.alloc_for(self.record.address, domain, order)
         return first if first != heap.NONE else None
 
     def set_pfns(self, first: int, pfn: int, count: int) -> None:
@@ -144,14 +177,6 @@ class Machine:
         if number is None:
             raise OutOfMemory
         return number
-
-    def allocate_domid(self) -> int:
-        """The next domid that nobody has, and that was not used before if there is one."""
-        domid = self.next_domid
-        while self._domain_list.words()[domid]:
-            domid = (domid + 1) % DOMID_FIRST_RESERVED
-        self.next_domid = (domid + 1) % DOMID_FIRST_RESERVED
-        return domid
 
 
 def cache_directory() -> Path:

@@ -7,17 +7,18 @@ lock, and the vCPU goes on. A vCPU with nothing to do costs nothing: the thread 
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Callable
 
 from euxen.abi.arch_x86_xen import VcpuGuestContext
 from euxen.abi.errno import XEN_EFAULT
-from euxen.abi.vcpu import RUNSTATE_blocked, RUNSTATE_running
+from euxen.abi.vcpu import RUNSTATE_blocked, RUNSTATE_offline, RUNSTATE_running
 from euxen.abi.xen import HYPERVISOR_multicall, MulticallEntry
 from euxen.cpu import state
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.registers import MASK, Registers
 from euxen.hypervisor import crash, ctrlreg, descriptors, entry, sched, sleeper, time, traps
-from euxen.hypervisor.domain import Domain
+from euxen.hypervisor.domain import CpuState, Domain
 from euxen.hypervisor.emulate import emulate
 from euxen.hypervisor.errors import Continuation, GuestFault
 from euxen.hypervisor.hypercalls import table
@@ -48,8 +49,11 @@ class Pcpu:
         self.block = domain.engine.block
         self.registers = Registers(self.block)
         self._stop = False
-        self._install_handlers()
-        self._load(domain.vcpus[0])
+        vcpu = domain.vcpus[0]
+        if vcpu.context is not None:
+            self._install_handlers()
+            self._load(vcpu, vcpu.context)
+            vcpu.context = None
         self._handlers: dict[ExitReason, Callable[[Vcpu], None]] = {
             ExitReason.HYPERCALL: self._hypercall,
             ExitReason.EMULATE: self._emulate,
@@ -66,11 +70,10 @@ class Pcpu:
         block["on_descriptor"] = descriptors.descriptor.address
         block["on_tsc"] = time.tsc.address
 
-    def _load(self, vcpu: Vcpu) -> None:
+    def _load(self, vcpu: Vcpu, context: VcpuGuestContext) -> None:
         """Put a vCPU that never ran into the engine."""
-        context = vcpu.context
-        assert context is not None
         env = self.block["env"]
+        self.engine.flush_tlb()
         self.block["vcpu"] = vcpu.record.address
         self.block["root"] = vcpu.record["guest_table"] << 12
         self.block["user_root"] = vcpu.record["guest_table_user"] << 12
@@ -102,15 +105,41 @@ class Pcpu:
         state.init_fpu(self.block["env"], X87_CONTROL, MXCSR)
 
     def run(self) -> None:
-        """Run until the domain has shut down or crashed, or ``stop`` is called."""
-        vcpu = self.domain.vcpus[0]
-        with Ticker(self.block, self.domain.machine.record.address):
-            while not self._stop and self.domain.shutdown_code is None:
-                if vcpu.is_blocked:
-                    self._sleep(vcpu)
-                else:
-                    self._run(vcpu)
-                self.domain.watchdogs.check()
+        """Run until the domain has shut down, crashed or died, or ``stop`` is called."""
+        domain, machine = self.domain, self.domain.machine
+        vcpu = domain.vcpus[0]
+        with machine.lock:
+            assert domain.cpu_state in (CpuState.NONE, CpuState.STARTING)
+            domain.cpu_thread = threading.get_ident()
+            domain.enter(CpuState.PAUSED)
+        try:
+            with Ticker(self.block, machine.record.address):
+                while self._may_run(vcpu):
+                    if vcpu.is_blocked:
+                        self._sleep(vcpu)
+                    else:
+                        self._run(vcpu)
+                    domain.watchdogs.check()
+        finally:
+            domain.enter(CpuState.NONE)
+
+    def _may_run(self, vcpu: Vcpu) -> bool:
+        """Wait while the domain is paused; False if it does not run any more."""
+        domain, record = self.domain, self.domain.record
+        if domain.cpu_state is CpuState.RUNNING:
+            if not record["pause_count"] and not self._stop:
+                return True
+            vcpu.set_runstate(RUNSTATE_blocked if vcpu.is_blocked else RUNSTATE_offline)
+        with domain.machine.lock:
+            while not (self._stop or domain.is_shut_down or record["is_dying"]) and vcpu.record["online"]:
+                if not record["pause_count"]:
+                    domain.enter(CpuState.RUNNING)
+                    return True
+                if domain.cpu_state is CpuState.RUNNING:
+                    domain.enter(CpuState.PAUSED)
+                domain.machine.changed.wait(domain.watchdogs.remaining)
+                domain.watchdogs.check()
+        return False
 
     def _run(self, vcpu: Vcpu) -> None:
         if vcpu.record["runstate"] != RUNSTATE_running:
@@ -129,7 +158,7 @@ class Pcpu:
             vcpu.set_runstate(RUNSTATE_blocked)
         now = self.domain.machine.now
         sleeper.prepare(vcpu.sleeper.address)
-        if vcpu.is_blocked and not self._stop:
+        if vcpu.is_blocked and not self._stop and not self.domain.record["pause_count"]:
             delay = min(vcpu.wake_time() - now(), LONGEST_SLEEP)
             if delay > 0:
                 sleeper.sleep(vcpu.sleeper.address, delay)
@@ -138,10 +167,10 @@ class Pcpu:
 
     def stop(self) -> None:
         """From any thread: let ``run`` return soon."""
-        self._stop = True
-        self.domain.vcpus[0].record["slice_end"] = 0
-        sleeper.wake(self.domain.vcpus[0].sleeper.address)
-        self.engine.kick()
+        with self.domain.machine.lock:
+            self._stop = True
+            self.domain.vcpus[0].record["slice_end"] = 0
+            self.domain.interrupt()
 
     def _hypercall(self, vcpu: Vcpu) -> None:
         registers = self.registers

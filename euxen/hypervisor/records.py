@@ -41,6 +41,9 @@ class MachineRecord(Structure):
     heap_top: int = u64()  # no frame from here on was ever handed out
     heap_lock: int = u64()
     free_pages: int = u64()  # all frames that can be allocated
+    outstanding_claims: int = u64()  # how many of them are promised to domains that have claims
+    domain_gone: int = u64()  # function: (machine), when nothing refers to a dead domain's pages any more
+    dom_exc_handler: int = u64()  # the DomainRecord of who gets VIRQ_DOM_EXC
     clock: int = u64()  # function: (machine) -> ns of system time
     clock_start: int = u64()  # the host's clock when the machine was made
     tsc_mul: int = u64()  # TSC ticks = ns * tsc_mul >> 32
@@ -62,8 +65,10 @@ class DomainRecord(Structure):
     tot_pages: int = u64()
     max_pages: int = u64()
     xenheap_pages: int = u64()  # Xen's own that it has a share in, while anybody refers to them
+    outstanding_pages: int = u64()  # claimed and not yet allocated
+    refcnt: int = u64()  # see domain_list.py
     is_dying: int = u64()  # DOMDYING_*
-    refcnt: int = u64()  # who uses the domain for a moment; see domain_list.py
+    pause_count: int = u64()  # what keeps the domain from running: pauses, and having shut down
     grant_table: int = u64()  # GrantTableRecord
     is_external: int = u64()  # its mappings are not in page tables that Xen checks: the built-in Domain 0's
     is_privileged: int = u64()
@@ -84,6 +89,7 @@ class DomainRecord(Structure):
 
 
 DOMDYING_alive, DOMDYING_dying, DOMDYING_dead = range(3)
+"""DomainRecord.is_dying. A dead domain is there for as long as somebody refers to its pages."""
 
 
 class SleeperRecord(Structure):

@@ -59,7 +59,8 @@ class Sleeper:
         self.record = Record(SleeperRecord)
         self.address = self.record.address
         file = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        weakref.finalize(self, os.close, file)
+        self.close = weakref.finalize(self, os.close, file)
+        """Close it, if that was not done before. Nobody uses it any more."""
         self.record["eventfd"], self.record["one"] = file, 1
         libc = ctypes.CDLL(None)
         for field in ("read", "write", "ppoll"):

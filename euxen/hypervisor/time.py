@@ -154,8 +154,10 @@ def set_periodic_timer(block: int, vcpu: int, argument: int) -> int:
 
 @native
 def check_deadlines(block: int) -> int:
-    """After a kick: run timers, and come back if the time slice is over."""
+    """After a kick: run timers, and come back if the time slice is over or the domain is paused."""
     vcpu = load64(block + CpuBlock.vcpu)
+    if load64(load64(vcpu + VcpuRecord.domain) + DomainRecord.pause_count):
+        return request_exit(block, EXIT_DEADLINE, 0)
     run_timers(vcpu)
     if now_for(vcpu) >= min(load64(vcpu + VcpuRecord.slice_end), watchdog_deadline(vcpu)):
         request_exit(block, EXIT_DEADLINE, 0)

@@ -16,7 +16,7 @@ from euxen.abi.arch_x86_xen import (
     xen_cr3_to_pfn,
 )
 from euxen.abi.errno import XEN_EINVAL, XEN_EOPNOTSUPP
-from euxen.abi.vcpu import XEN_RUNSTATE_UPDATE, RUNSTATE_offline, RUNSTATE_runnable, VcpuRunstateInfo
+from euxen.abi.vcpu import XEN_RUNSTATE_UPDATE, RUNSTATE_offline, RUNSTATE_runnable, RUNSTATE_running, VcpuRunstateInfo
 from euxen.abi.xen import SharedInfo, VcpuInfo, VcpuTimeInfo, VMASST_TYPE_runstate_update_flag
 from euxen.cpu.native.memory import Memory, Record
 from euxen.hypervisor import descriptors, guest_access, sched, time
@@ -48,6 +48,8 @@ class Vcpu:
         self.sleeper = Sleeper()
         """Where the thread sleeps that runs this vCPU, while it is blocked."""
         self._info_page = 0
+        self.hard_affinity = self.soft_affinity = (1 << domain.machine.pcpus) - 1
+        """On which CPUs it may run, and on which it had better: bit maps, kept for whoever asks."""
         self.dr7_emul = 0
         """What DR7 says of breakpoints at I/O ports, which the CPU is not told of."""
         self._debug_registers = [0, 0, 0, 0, 0, 0, 0xFFFF_0FF0, 0x400]
@@ -111,6 +113,14 @@ class Vcpu:
         self.is_initialised = True
         if context.flags & VGCF_online:
             self.bring_up()
+
+    def reset(self) -> None:
+        """Forget the state (arch_vcpu_reset). The vCPU does not run."""
+        self.release()
+        self.clear_traps()
+        self.is_initialised, self.context = False, None
+        for field in ("pause_flags", "nmi_pending", "poll_evtchn", "poll_deadline", "timer_deadline"):
+            self.record[field] = 0
 
     @staticmethod
     def _check(error: int) -> None:
@@ -186,6 +196,11 @@ class Vcpu:
         if until is not None:
             times[state] += until - entry
         return VcpuRunstateInfo(state=state, state_entry_time=entry, time=tuple(times))
+
+    @property
+    def cpu_time(self) -> int:
+        """How long it has run until now, in ns."""
+        return int(self.runstate_info(self.domain.machine.now()).time[RUNSTATE_running])
 
     def publish_runstate(self) -> None:
         """Write the runstate where the guest asked for it; a guest that took the memory away misses it."""

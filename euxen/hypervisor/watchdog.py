@@ -54,9 +54,15 @@ class Watchdogs:
         """Let native code know when the first is due; 0 is never."""
         self._domain.record["watchdog_deadline"] = min(self._deadlines.values(), default=0)
 
+    @property
+    def remaining(self) -> float | None:
+        """How many seconds it takes until one is due; None if there is none."""
+        deadline = self._domain.record["watchdog_deadline"]
+        return max(0, deadline - self._domain.machine.now()) / SECOND if deadline else None
+
     def check(self) -> None:
         """End the domain if one is due."""
         deadline = self._domain.record["watchdog_deadline"]
-        if deadline and self._domain.machine.now() >= deadline:
-            self._domain.machine.log(f"Watchdog timer fired for domain {self._domain.domid}")
+        if deadline and not self._domain.is_shut_down and self._domain.machine.now() >= deadline:
+            self._domain.machine.printk(f"Watchdog timer fired for domain {self._domain.domid}")
             self._domain.shutdown(SHUTDOWN_watchdog)

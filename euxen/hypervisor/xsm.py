@@ -12,6 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from euxen.abi import version
+from euxen.abi.domctl import (
+    XEN_DOMCTL_bind_pt_irq,
+    XEN_DOMCTL_CDF_xs_domain,
+    XEN_DOMCTL_getdomaininfo,
+    XEN_DOMCTL_ioport_mapping,
+    XEN_DOMCTL_memory_mapping,
+    XEN_DOMCTL_unbind_pt_irq,
+)
 from euxen.abi.errno import XEN_EPERM
 from euxen.abi.xen import CONSOLEIO_write
 from euxen.hypervisor.errors import XenError
@@ -29,11 +37,13 @@ class Action(enum.Enum):
     """A domain for itself, and a privileged one for all."""
     XSM_DM_PRIV = enum.auto()
     """A domain's device model, which no domain has here, and a privileged one."""
+    XSM_XS_PRIV = enum.auto()
+    """A domain with a xenstored in it, and a privileged one."""
     XSM_PRIV = enum.auto()
     """A privileged domain."""
 
 
-XSM_HOOK, XSM_TARGET, XSM_DM_PRIV, XSM_PRIV = Action
+XSM_HOOK, XSM_TARGET, XSM_DM_PRIV, XSM_XS_PRIV, XSM_PRIV = Action
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,8 @@ class Check:
     def __call__(self, source: Domain, target: Domain | None = None) -> None:
         """xsm_default_action."""
         if self.action is XSM_HOOK or (self.action is XSM_TARGET and source is target) or source.privileged:
+            return
+        if self.action is XSM_XS_PRIV and source.config.flags & XEN_DOMCTL_CDF_xs_domain:
             return
         raise XenError(XEN_EPERM)
 
@@ -65,12 +77,11 @@ domain_memory_map = Check(XSM_TARGET)
 machine_memory_map = Check(XSM_PRIV)
 get_vnumainfo = Check(XSM_TARGET)
 claim_pages = Check(XSM_PRIV)
-mmu_update = Check(XSM_TARGET)
 mmuext_op = Check(XSM_TARGET)
-update_va_mapping = Check(XSM_TARGET)
+domain_resource_map = Check(XSM_DM_PRIV)
 
 # Managing the machine and its domains.
-domctl = Check(XSM_PRIV)
+getdomaininfo = Check(XSM_XS_PRIV)
 sysctl = Check(XSM_PRIV)
 platform_op = Check(XSM_PRIV)
 kexec = Check(XSM_PRIV)
@@ -90,6 +101,31 @@ resource_setup_gsi = Check(XSM_PRIV)
 resource_setup_misc = Check(XSM_PRIV)
 map_domain_pirq = Check(XSM_DM_PRIV)
 unmap_domain_pirq = Check(XSM_DM_PRIV)
+
+
+FOR_DEVICE_MODELS = {
+    XEN_DOMCTL_ioport_mapping,
+    XEN_DOMCTL_memory_mapping,
+    XEN_DOMCTL_bind_pt_irq,
+    XEN_DOMCTL_unbind_pt_irq,
+}
+
+
+def domctl(source: Domain, target: Domain | None, command: int) -> None:
+    """XEN_DOMCTL_*: what managers of domains do; ``target`` is None where there is no such domain (yet)."""
+    action = XSM_DM_PRIV if command in FOR_DEVICE_MODELS else XSM_PRIV
+    Check(XSM_XS_PRIV if command == XEN_DOMCTL_getdomaininfo else action)(source, target)
+
+
+def mmu_update(source: Domain, tables: Domain | None, pages: Domain | None) -> None:
+    """Changes to one domain's page tables, None if there are none, with another's pages; None for DOMID_IO's."""
+    for target in (pages, tables):
+        if target is not None:
+            Check(XSM_TARGET)(source, target)
+
+
+system_pages = Check(XSM_PRIV)
+"""The pages of DOMID_XEN, which is a domain like any other in these checks."""
 
 
 def console_io(source: Domain, command: int) -> None:

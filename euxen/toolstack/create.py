@@ -12,9 +12,8 @@ from uuid import UUID, uuid4
 
 from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.xenstore_client import XenStoreRefused
-from euxen.hypervisor.domain import DEFAULT_MAX_EVTCHN_PORT, Domain
+from euxen.hypervisor.control import DEFAULT_GRANT_LIMITS, DEFAULT_MAX_EVTCHN_PORT, GrantLimits
 from euxen.hypervisor.errors import XenError
-from euxen.hypervisor.grant_table import DEFAULT_GRANT_LIMITS, GrantLimits
 from euxen.toolstack.builder.pv import PvBuilder, Rings
 from euxen.toolstack.config.model import DomainConfig
 from euxen.toolstack.errors import UserError
@@ -92,12 +91,12 @@ def grant_limits(config: DomainConfig) -> GrantLimits:
 class RunningDomain:
     """A domain that was created, not yet running."""
 
-    domain: Domain
+    domid: int
     console: ConsoleRing
 
 
 def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDomain:
-    """Create a PV domain; ``wake`` is called, in any thread, when it may have written to its console.
+    """Create a PV domain, paused; ``wake`` is called, in any thread, when it may have written to its console.
 
     Raises UserError, with nothing left behind.
     """
@@ -110,13 +109,14 @@ def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDom
         )
     try:
         domid = control.create_domain(
-            max_pages, max_evtchn_port=request.max_event_channels, grant_limits=request.grant_limits
+            max_pages,
+            max_evtchn_port=request.max_event_channels,
+            handle=request.uuid.bytes,
+            grant_limits=request.grant_limits,
         )
     except XenError as error:
         raise UserError(f"Xen cannot make the domain ({error}); ask for less memory or smaller tables") from error
     try:
-        domain = control.domain(domid)
-        domain.handle = request.uuid
         rings = Rings(xenstore_port=control.alloc_unbound(domid, 0), console_port=control.alloc_unbound(domid, 0))
         builder = PvBuilder(control, domid, request.image, pages, max_pages)
         built = builder.build(request.ramdisk, request.command_line, rings)
@@ -126,7 +126,7 @@ def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDom
     except BaseException:
         destroy(host, domid)
         raise
-    return RunningDomain(domain, console)
+    return RunningDomain(domid, console)
 
 
 def _write_nodes(host: Host, domid: int, request: Request, console: int, xenstore: int, rings: Rings) -> None:

@@ -18,7 +18,7 @@ class Ending(enum.Enum):
     LEFT = "left"
 
 
-def ending_of(code: int | None) -> Ending:
-    """What a domain meant by its SHUTDOWN_*. Whatever is no proper end counts as a crash, and so does none."""
+def ending_of(code: int) -> Ending:
+    """What a domain meant by its SHUTDOWN_*. Whatever is no proper end counts as a crash."""
     proper = {SHUTDOWN_poweroff: Ending.POWEROFF, SHUTDOWN_reboot: Ending.REBOOT, SHUTDOWN_suspend: Ending.SUSPEND}
-    return Ending.CRASH if code is None else proper.get(code, Ending.CRASH)
+    return proper.get(code, Ending.CRASH)

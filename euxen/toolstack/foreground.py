@@ -7,13 +7,12 @@ import os
 import selectors
 import sys
 import termios
-import threading
 import time
 import tty
 from collections.abc import Iterator
 from types import TracebackType
 
-from euxen.hypervisor.pcpu import Pcpu
+from euxen.abi.domctl import XEN_DOMINF_shutdown, XEN_DOMINF_shutdownmask, XEN_DOMINF_shutdownshift
 from euxen.toolstack.create import RunningDomain
 from euxen.toolstack.ending import Ending, ending_of
 from euxen.toolstack.errors import UserError
@@ -70,53 +69,58 @@ def _raw_terminal(file: int) -> Iterator[None]:
 class Foreground:
     """Runs a domain until it ends, its console on standard input and output.
 
-    One thread is the domain's CPU; this one copies between the streams and the console ring, and never holds more
-    than the ring does: a guest that writes faster than somebody reads has to wait, and so has who types.
+    Xen runs it in another thread; this one copies between the streams and the console ring, and never holds more than
+    the ring does: a guest that writes faster than somebody reads has to wait, and so has who types.
     """
 
     def __init__(self, host: Host, running: RunningDomain, wakeup: Wakeup, timeout: float | None) -> None:
         """``wakeup`` is what the domain was created with; ``timeout`` is in seconds from now."""
         self._lock = host.machine.lock
-        self._domain = running.domain
+        self._host, self._domid = host, running.domid
         self._console = running.console
         self._wakeup = wakeup
         self._signals = HeldSignals(wakeup.wake)
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._pcpu = Pcpu(running.domain)
-        self._error: BaseException | None = None
-        self._ended = threading.Event()
         # Either may have been closed by whoever started us.
         self._stdin = -1 if sys.stdin is None else sys.stdin.fileno()
         self._stdout = -1 if sys.stdout is None else sys.stdout.fileno()
         self._input_ended = False
+        self._may_have_ended = False
         self._output = b""
 
     def run(self) -> Ending:
-        """Run the domain. Afterwards it still exists, for whoever wants to look at it.
+        """Run the domain. Afterwards it still exists, paused, for whoever wants to look at it.
 
         A signal raises what its handler raises when the domain has stopped.
         """
-        thread = threading.Thread(target=self._run_domain, name="euxen-pcpu0")
-        with self._signals, _raw_terminal(self._stdin):
-            thread.start()
+        control = self._host.control
+        with (
+            self._signals,
+            _raw_terminal(self._stdin),
+            self._host.services.watching_domains(self._domains_changed),
+        ):
+            control.unpause_domain(self._domid)
             try:
                 ending = self._serve()
             finally:
-                self._pcpu.stop()
-                thread.join()
+                control.pause_domain(self._domid)
             if self._signals.came is None:
                 self._show_last_words()
-        if self._error is not None:
-            raise self._error
         return ending
 
-    def _run_domain(self) -> None:
-        try:
-            self._pcpu.run()
-        except BaseException as error:
-            self._error = error
-        self._ended.set()
+    def _domains_changed(self) -> None:
+        self._may_have_ended = True
         self._wakeup.wake()
+
+    def _ending(self) -> Ending | None:
+        """How the domain has ended, if it has."""
+        if not self._may_have_ended:
+            return None
+        self._may_have_ended = False
+        flags = self._host.control.domain_info(self._domid).flags
+        if not flags & XEN_DOMINF_shutdown:
+            return None
+        return ending_of(flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask)
 
     def _serve(self) -> Ending:
         # Not epoll, which refuses files and /dev/null.
@@ -136,8 +140,8 @@ class Foreground:
                         return Ending.LEFT
                 if self._signals.came is not None:
                     return Ending.LEFT
-                if self._ended.is_set():
-                    return ending_of(self._domain.shutdown_code)
+                if ending := self._ending():
+                    return ending
                 if self._deadline is not None and time.monotonic() >= self._deadline:
                     return Ending.TIMEOUT
 

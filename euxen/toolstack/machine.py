@@ -10,7 +10,9 @@ from euxen.cpu.native import library
 from euxen.cpu.unicorn.engine import UnicornEngine
 from euxen.cpu.unicorn.library import LibraryError
 from euxen.dom0.services import Services
-from euxen.hypervisor import pcpu
+from euxen.hypervisor import pcpus
+from euxen.hypervisor.control import Control
+from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import Machine, cache_directory
 from euxen.toolstack.errors import UserError
@@ -29,15 +31,19 @@ def memory_for(domains: int) -> int:
 class Host:
     """A machine with Xen and Domain 0 on it."""
 
-    def __init__(self, memory: int, progress: Progress = lambda done, total: None) -> None:
-        """Start it with ``memory`` bytes. ``progress`` is called while native code has to be compiled."""
+    def __init__(
+        self, memory: int, progress: Progress = lambda done, total: None, run: Callable[[Domain], None] = pcpus.run
+    ) -> None:
+        """Start it with ``memory`` bytes. ``progress`` is called while native code has to be compiled.
+
+        ``run`` is told of each domain that may run; see ``Hypervisor``.
+        """
         most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if memory > most:
             raise UserError(
                 f"the domain would take {memory >> 20} MiB, and this host has {most >> 20} MiB in all; "
                 "ask for less memory"
             )
-        assert pcpu  # every native function has to be known before the library is loaded
         try:
             cache = cache_directory()
             cache.mkdir(parents=True, exist_ok=True)
@@ -54,7 +60,7 @@ class Host:
             raise UserError(
                 f"this host does not give {memory >> 20} MiB for a machine ({error.strerror}); ask for less memory"
             ) from error
-        self.hypervisor = Hypervisor(self.machine, UnicornEngine)
-        self.control = self.hypervisor.control(self.hypervisor.domain0)
+        self.hypervisor = Hypervisor(self.machine, UnicornEngine, run)
+        self.control = Control(self.hypervisor, self.hypervisor.kernel)
         self.services = Services(self.control)
         self.started = time.time()

@@ -268,7 +268,7 @@ class TestEndings:
         ("function", "body"),
         [
             ("threading.Thread.start", "original(*arguments); signal.raise_signal(signal.SIGTERM)"),
-            ("pcpu.Pcpu.stop", "signal.raise_signal(signal.SIGTERM); original(*arguments)"),
+            ("control.Control.pause_domain", "signal.raise_signal(signal.SIGTERM); original(*arguments)"),
         ],
     )
     def test_signals_at_bad_moments(self, function: str, body: str, tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ class TestEndings:
         script = f"""
 import signal, sys, threading
 from euxen.cli.main import main
-from euxen.hypervisor import pcpu
+from euxen.hypervisor import control
 
 def with_signal(*arguments):
     {body}

@@ -28,8 +28,8 @@ from euxen.cpu.native.language import unsigned
 from euxen.cpu.unicorn.engine import UnicornEngine
 from euxen.hypervisor import traps
 from euxen.hypervisor.continuation import DEFER, PREEMPTED
+from euxen.hypervisor.control import DEFAULT_GRANT_LIMITS, GrantLimits
 from euxen.hypervisor.domain import Domain
-from euxen.hypervisor.grant_table import DEFAULT_GRANT_LIMITS, GrantLimits
 from euxen.hypervisor.hypercalls import native, table
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import PAGE_SIZE, Machine
@@ -58,9 +58,13 @@ class GrantGuest(PvGuest):
     """A guest that lends, borrows and copies."""
 
     def __init__(
-        self, hypervisor: Hypervisor, max_pages: int = PAGES, grant_limits: GrantLimits = DEFAULT_GRANT_LIMITS
+        self,
+        hypervisor: Hypervisor,
+        max_pages: int = PAGES,
+        grant_limits: GrantLimits = DEFAULT_GRANT_LIMITS,
+        domid: int = 0,
     ) -> None:
-        super().__init__(hypervisor=hypervisor, max_pages=max_pages, grant_limits=grant_limits)
+        super().__init__(hypervisor=hypervisor, max_pages=max_pages, grant_limits=grant_limits, domid=domid)
         self.entries = self.machine.frame(self.domain.grant_table.frames[0])
 
     def hypercall(self, number: int, *arguments: int) -> int:

@@ -19,8 +19,8 @@ from uuid import UUID, uuid4
 
 from euxen.abi.sched import SHUTDOWN_poweroff
 from euxen.hypervisor.audit import audit
-from euxen.hypervisor.domain import DEFAULT_MAX_EVTCHN_PORT, Domain
-from euxen.hypervisor.pcpu import Pcpu
+from euxen.hypervisor.control import DEFAULT_MAX_EVTCHN_PORT
+from euxen.hypervisor.domain import Domain
 from euxen.toolstack.create import Request, create, destroy
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
 from euxen.toolstack.machine import Host, memory_for
@@ -111,16 +111,19 @@ def boot(
     uuid: UUID | None = None,
     max_event_channels: int = DEFAULT_MAX_EVTCHN_PORT,
     patience: float = PATIENCE,
+    privileged: bool = False,
+    spare: int = 0,
 ) -> Outcome:
     """Run a test in a guest, on a machine of its own, and tell what came of it.
 
     ``macros`` are for ``build``; ``argument`` follows the test's name in the command line; ``memory`` is in bytes;
-    ``keyboard`` is what waits for the guest on its console.
+    ``keyboard`` is what waits for the guest on its console. A ``privileged`` guest may manage other domains, for which
+    the machine has ``spare`` bytes more.
     """
-    host = Host(memory_for(memory))
+    host = Host(memory_for(memory + spare))
     log: list[str] = []
     console, xen_console = bytearray(), bytearray()
-    host.machine.log = log.append
+    host.machine.console.listener = log.append
     command_line = f"{test} {argument}" if argument else test
     image, name = build(source, *macros), f"{source}-{test}"
     request = Request(name, image, ramdisk, command_line, memory, uuid or uuid4(), 0, max_event_channels)
@@ -131,31 +134,39 @@ def boot(
 
     free_before = host.machine.record["free_pages"]
     running = create(host, request, receive)
-    domain = running.domain
+    domain = host.hypervisor.find(running.domid)
+    assert domain is not None
+    domain.record["is_privileged"] = int(privileged)
     domain.console_write = xen_console.extend
     try:
         with host.machine.lock:
             running.console.send(keyboard)
-        _run(domain, patience)
+        run(host, domain, patience)
         with host.machine.lock:
             receive()  # what the guest said last may not have been noticed yet
         said = _text(console), _text(xen_console), tuple(log)
-        assert not (wrong := audit(host.machine, host.hypervisor.domains.values())), "\n".join(wrong)
+        assert not (wrong := audit(host.machine, host.hypervisor.domains)), "\n".join(wrong)
     finally:
-        destroy(host, domain.domid)
+        for other in host.hypervisor.domains[:0:-1]:  # a privileged one may have made others
+            destroy(host, other.domid)
     frames_lost = free_before - host.machine.record["free_pages"]
-    return Outcome(test, *said, domain.shutdown_code, domain.crash_reason, frames_lost)
+    shutdown_code = domain.shutdown_code if domain.is_shut_down else None
+    return Outcome(test, *said, shutdown_code, domain.crash_reason, frames_lost)
 
 
-def _run(domain: Domain, patience: float) -> None:
+def run(host: Host, domain: Domain, patience: float) -> None:
     """Run a domain until it ends, but not for ever."""
-    pcpu = Pcpu(domain)
-    watch = threading.Timer(patience, pcpu.stop)
-    watch.start()
-    try:
-        pcpu.run()
-    finally:
-        watch.cancel()
+    ended = threading.Event()
+    tell = domain.on_exit
+
+    def on_exit() -> None:
+        tell()
+        ended.set()
+
+    domain.on_exit = on_exit
+    host.control.unpause_domain(domain.domid)
+    ended.wait(patience)
+    host.control.pause_domain(domain.domid)
 
 
 def _text(data: bytearray) -> str:

@@ -24,7 +24,7 @@ from euxen.abi.arch_x86_xen import (
 from euxen.abi.sched import SCHEDOP_shutdown
 from euxen.abi.xen import HYPERVISOR_iret, HYPERVISOR_sched_op
 from euxen.cpu.unicorn.engine import UnicornEngine
-from euxen.hypervisor.grant_table import DEFAULT_GRANT_LIMITS, GrantLimits
+from euxen.hypervisor.control import DEFAULT_GRANT_LIMITS, Control, GrantLimits
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import PAGE_SIZE, Machine
 from euxen.hypervisor.pcpu import Pcpu
@@ -99,6 +99,7 @@ class PvGuest:
         hypervisor: Hypervisor | None = None,
         max_pages: int = PAGES,
         grant_limits: GrantLimits = DEFAULT_GRANT_LIMITS,
+        domid: int = 0,
     ) -> None:
         """``handlers``: the guest has a handler for each exception. ``user_mode``: the code is a program's.
 
@@ -106,9 +107,11 @@ class PvGuest:
         """
         self.hypervisor = hypervisor or Hypervisor(Machine(MEMORY), UnicornEngine)
         self.machine = self.hypervisor.machine
-        self.control = self.hypervisor.control(self.hypervisor.domain0)
-        self.domid = self.control.create_domain(max_pages, grant_limits=grant_limits)
-        self.domain = self.control.domain(self.domid)
+        self.control = Control(self.hypervisor, self.hypervisor.kernel)
+        self.domid = self.control.create_domain(max_pages, grant_limits=grant_limits, domid=domid)
+        domain = self.hypervisor.find(self.domid)
+        assert domain is not None
+        self.domain = domain
         self.frames = list(self.control.populate_physmap(self.domid, 0, PAGES))
         self.root, self.spare_root = self.frames[:2]
         self.data_frame = self.frames[TABLES + (DATA - CODE) // PAGE_SIZE]
@@ -117,6 +120,7 @@ class PvGuest:
         self._set_context()
         if handlers:
             self._install_handlers()
+        self.control.unpause_domain(self.domid)
         self.pcpu = Pcpu(self.domain)
         self.registers = self.pcpu.registers
 
@@ -180,7 +184,7 @@ class PvGuest:
             self.pcpu.run()
         finally:
             alarm.cancel()
-        assert self.domain.shutdown_code is not None, "the guest does not end"
+        assert self.domain.is_shut_down, "the guest does not end"
         return self._result()
 
     def _result(self) -> Result:

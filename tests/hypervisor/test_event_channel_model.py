@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from small_domains import bare_domain
 
 from euxen.abi import event_channel as abi
 from euxen.abi.errno import (
@@ -25,6 +26,8 @@ from euxen.abi.xen import SharedInfo
 from euxen.cpu.unicorn.engine import UnicornEngine
 from euxen.hypervisor import event_channel as native
 from euxen.hypervisor import sched
+from euxen.hypervisor.caller import Kernel
+from euxen.hypervisor.control import Control
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.event_channels import EventChannels, Preempted
@@ -111,7 +114,7 @@ class EventChannelMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.machine = Machine(16 << 20)
         self.hypervisor = Hypervisor(self.machine, UnicornEngine)
-        self.control = self.hypervisor.control(self.hypervisor.domain0)
+        self.control = Control(self.hypervisor, self.hypervisor.kernel)
         self.free_before = self.machine.record["free_pages"]
         self.domains: list[Domain] = []
         self.frames: list[list[int]] = []
@@ -120,11 +123,16 @@ class EventChannelMachine(RuleBasedStateMachine):
             self._create(len(self.domains))
 
     def _create(self, place: int) -> None:
-        domain = self.hypervisor._new_domain(PAGES, VCPUS, MAX_PORT)
+        domain = bare_domain(self.hypervisor, PAGES, VCPUS, MAX_PORT)
         frames = list(self.control.populate_physmap(domain.domid, 0, PAGES))
         self.domains[place:] = [domain, *self.domains[place + 1 :]]
         self.frames[place:] = [frames, *self.frames[place + 1 :]]
         self.models[place:] = [Model(), *self.models[place + 1 :]]
+
+    def _find(self, domid: int) -> Domain:
+        domain = self.hypervisor.find(domid)
+        assert domain is not None
+        return domain
 
     def table(self, place: int) -> EventChannels:
         return self.domains[place].event_channels
@@ -413,7 +421,7 @@ class EventChannelMachine(RuleBasedStateMachine):
             for port in range(domain.event_channels.size):
                 channel = domain.event_channels.snapshot(port)
                 if channel["state"] == 3:
-                    other = self.hypervisor.domains[channel["remote_domid"]].event_channels
+                    other = self._find(channel["remote_domid"]).event_channels
                     remote = other.snapshot(channel["remote_port"])
                     assert (remote["remote_domid"], remote["remote_port"]) == (domain.domid, port)
                     assert channel["remote"] == other._channel(channel["remote_port"])
@@ -436,12 +444,12 @@ TestEventChannels.settings = settings(max_examples=30, stateful_step_count=50, d
 
 def two_domains(max_port: int = 1023, memory: int = 16 << 20) -> tuple[Hypervisor, Domain, Domain]:
     hypervisor = Hypervisor(Machine(memory), UnicornEngine)
-    return hypervisor, hypervisor._new_domain(8, 1, max_port), hypervisor._new_domain(8, 1, max_port)
+    return hypervisor, bare_domain(hypervisor, 8, 1, max_port), bare_domain(hypervisor, 8, 1, max_port)
 
 
 def test_every_port_that_there_can_be() -> None:
     hypervisor, domain, _other = two_domains(1 << 30)
-    table, control = domain.event_channels, hypervisor.control(hypervisor.domain0)
+    table, control = domain.event_channels, Control(hypervisor, hypervisor.kernel)
     frames = list(control.populate_physmap(domain.domid, 0, 2))
     table.init_control(abi.EvtchnInitControl(control_gfn=frames[0]))
     for port in range(1, abi.EVTCHN_FIFO_NR_CHANNELS):
@@ -493,14 +501,14 @@ def test_channels_of_xen_are_not_the_guests() -> None:
     other.shared_info[PENDING : PENDING + 8] = bytes(8)
     native.notify_via_xen_event_channel(domain.record.address, port)
     assert native.is_pending(other.event_channels._channel(bind.local_port))
-    control = hypervisor.control(hypervisor.domain0)
+    control = Control(hypervisor, hypervisor.kernel)
     control.destroy_domain(domain.domid)
     assert other.event_channels.snapshot(bind.local_port)["state"] == 2
 
 
 def test_who_gets_a_global_virq() -> None:
     hypervisor, domain, other = two_domains()
-    control = hypervisor.control(hypervisor.domain0)
+    control = Control(hypervisor, hypervisor.kernel)
     ports = []
     for each in (hypervisor.domain0, domain, other):
         op = abi.EvtchnBindVirq(virq=GLOBAL_VIRQ)
@@ -519,7 +527,7 @@ def test_who_gets_a_global_virq() -> None:
     other.shutdown(0)
     assert told() == [0, 1, 0]
     assert errno_of(control.set_virq_handler, domain.domid, OWN_VIRQ) == XEN_EINVAL
-    assert errno_of(hypervisor.control(domain).set_virq_handler, domain.domid, GLOBAL_VIRQ) == XEN_EPERM
+    assert errno_of(Control(hypervisor, Kernel(domain)).set_virq_handler, domain.domid, GLOBAL_VIRQ) == XEN_EPERM
     # With the handler gone it is Domain 0's again, which hears of that.
     ports.pop(1)
     control.destroy_domain(domain.domid)

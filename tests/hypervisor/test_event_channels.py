@@ -7,10 +7,9 @@ import time
 from uuid import uuid4
 
 import pytest
-from kernels import DEFAULT_MEMORY, PATIENCE, boot, build
+from kernels import DEFAULT_MEMORY, PATIENCE, boot, build, run
 
 from euxen.abi.sched import SHUTDOWN_poweroff
-from euxen.hypervisor.pcpu import Pcpu
 from euxen.toolstack.create import Request, RunningDomain, create, destroy
 from euxen.toolstack.errors import UserError
 from euxen.toolstack.machine import Host, memory_for
@@ -47,7 +46,8 @@ class Pair:
         self.domains: list[RunningDomain] = []
         # Ports are given from the lowest: behind those of xenstore and the console.
         self.domains = [self._create("2 3 0"), self._create("1 0 3")]
-        listener, binder = (running.domain.domid for running in self.domains)
+        self.known = {domain.domid: domain for domain in self.host.hypervisor.domains}
+        listener, binder = (running.domid for running in self.domains)
         assert (listener, binder) == (1, 2)
         ports = [self.host.control.alloc_unbound(listener, binder) for _ in range(CHANNELS)]
         assert ports == list(range(3, 3 + CHANNELS))
@@ -64,16 +64,10 @@ class Pair:
 
     def run(self, running: RunningDomain) -> None:
         """Run one of them to its end, and destroy it."""
-        pcpu = Pcpu(running.domain)
-        watch = threading.Timer(PATIENCE, pcpu.stop)
-        watch.start()
-        try:
-            pcpu.run()
-        finally:
-            watch.cancel()
+        run(self.host, self.known[running.domid], PATIENCE)
         with self.host.machine.lock:
             self.receive()
-        destroy(self.host, running.domain.domid)
+        destroy(self.host, running.domid)
 
     def run_both(self) -> None:
         """Run both, and look that each came to its end and left nothing."""
@@ -83,7 +77,7 @@ class Pair:
         for thread in threads:
             thread.join()
         for running in self.domains:
-            domain = running.domain
+            domain = self.known[running.domid]
             told = self.said[domain.domid].decode()
             assert told.splitlines()[-1:] == [f"PASS {self.test}"], told
             assert domain.shutdown_code == SHUTDOWN_poweroff

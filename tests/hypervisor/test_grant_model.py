@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from euxen.abi import grant_table as abi
 from euxen.abi.xen import DOMID_SELF
+from euxen.hypervisor.control import Control
 from euxen.hypervisor.errors import GrantError
 from euxen.hypervisor.granted import GrantedPages
 from euxen.hypervisor.grants.records import (
@@ -118,7 +119,7 @@ class Grants(RuleBasedStateMachine):
         super().__init__()
         self.hypervisor = new_hypervisor()
         self.free = self.hypervisor.machine.record["free_pages"]
-        self.control = self.hypervisor.control(self.hypervisor.domain0)
+        self.control = Control(self.hypervisor, self.hypervisor.kernel)
         self.guests: dict[int, GrantGuest] = {}
         self.dead: dict[int, GrantGuest] = {}
         self.model = Model()
@@ -281,8 +282,7 @@ class Grants(RuleBasedStateMachine):
                 mapping.pages.unmap()
         for guest in self.guests.values():
             guest.close()
-        self.hypervisor.reap()
-        assert list(self.hypervisor.domains) == [0]
+        assert self.hypervisor.domains == [self.hypervisor.domain0]
         assert self.hypervisor.machine.record["free_pages"] == self.free
         windows = self.hypervisor.machine._write_windows.words()
         assert not any(windows[frame] & 0xFFFF_FFFF for frame in self.model.frames)

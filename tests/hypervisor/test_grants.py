@@ -10,8 +10,8 @@ from grant_guest import GrantGuest, copy_from, is_there, pins, place
 from euxen.abi import grant_table as abi
 from euxen.abi.errno import XEN_EBUSY
 from euxen.abi.xen import DOMID_SELF, HYPERVISOR_update_va_mapping
+from euxen.hypervisor.control import GrantLimits
 from euxen.hypervisor.errors import GrantError, XenError
-from euxen.hypervisor.grant_table import GrantLimits
 from euxen.hypervisor.grants import tables
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import PAGE_SIZE
@@ -179,11 +179,11 @@ def test_a_table_with_granted_pages_is_not_validated_again(lender: GrantGuest, b
     l2 = int(borrower.frames[3])
     entry = int(borrower.machine.frame(l2).cast("Q")[0])
     domain = borrower.domain.record.address
-    assert mmu._pt_update(domain, l2 << 12, 0, 0) == 0
+    assert mmu._pt_update(domain, l2 << 12, 0, 0, domain) == 0
     assert lender.references(frame) == (1, 0)
-    assert mmu._pt_update(domain, l2 << 12, entry, 0) < 0
+    assert mmu._pt_update(domain, l2 << 12, entry, 0, domain) < 0
     borrower.machine.frame(int(borrower.frames[4])).cast("Q")[place(0) // PAGE_SIZE] = 0
-    assert mmu._pt_update(domain, l2 << 12, entry, 0) == 0
+    assert mmu._pt_update(domain, l2 << 12, entry, 0, domain) == 0
     assert borrower.unmap(handle, place(0)) == abi.GNTST_general_error
 
 

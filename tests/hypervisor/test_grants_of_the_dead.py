@@ -98,8 +98,7 @@ def test_a_domid_that_is_used_again(hypervisor: Hypervisor, lender: GrantGuest, 
     handle = borrower.map_handle(lender.domid, REF, place(0))
     assert borrower.set_entry(place(0), 0) == 0
     lender.close()
-    hypervisor.machine.next_domid = lender.domid
-    heir = GrantGuest(hypervisor)
+    heir = GrantGuest(hypervisor, domid=lender.domid)
     assert heir.domid == lender.domid
     assert borrower.unmap(handle, place(0)) == abi.GNTST_bad_handle
     assert pins(heir.domain) == {}

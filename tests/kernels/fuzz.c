@@ -1,8 +1,10 @@
 /*
  * Hypercalls that make no sense, and some that nearly do. The command line: hypercalls SEED COUNT, or grants SEED COUNT
- * for operations on grants that nearly all make sense, in an order that makes none.
+ * for operations on grants that nearly all make sense, in an order that makes none, or, for a privileged domain,
+ * management SEED COUNT.
  */
 #include "grants.h"
+#include "runtime/domains.h"
 
 static u64 state;
 
@@ -301,5 +303,66 @@ GUEST(grants)
         CHECK_EQ(pte_mfn(*entry_of(table, 1)), frame);
     }
     printf("%lu operations\n", count);
+    finish();
+}
+
+/* A domain that there may be, but Domain 0, without which nobody would learn what came of all this. */
+static domid_t some_domain(void)
+{
+    return below(8) ? 1 + below(8) : word() | 1;
+}
+
+/* For a privileged domain: management SEED COUNT. */
+GUEST(management)
+{
+    const char *text = argument;
+    u64 seed = number(&text), count = number(&text);
+
+    state = seed * 0x9e3779b97f4a7c15ul + 1;
+    for ( u64 done = 0; done < count; done++ )
+    {
+        struct xen_domctl op = new_domctl(below(90), some_domain());
+        struct xen_sysctl machine;
+
+        if ( below(4) )
+            fill_area();
+        switch ( below(8) )
+        {
+        case 0:
+            op = new_createdomain(below(4) ? 0 : some_domain());
+            domctl(&op);
+            op = new_domctl(XEN_DOMCTL_max_vcpus, op.domain);
+            op.u.max_vcpus.max = below(3);
+            domctl(&op);
+            op = new_domctl(XEN_DOMCTL_max_mem, op.domain);
+            op.u.max_mem.max_memkb = below(100);
+            break;
+        case 1:
+            memset(&machine, 0, sizeof(machine));
+            machine.cmd = below(32);
+            machine.interface_version = XEN_SYSCTL_INTERFACE_VERSION;
+            for ( unsigned int i = 0; i < 8; i++ )
+                ((u64 *)&machine.u)[i] = word();
+            hypercall(sysctl, &machine);
+            continue;
+        case 2:
+        {
+            struct xen_memory_reservation reservation = {
+                .nr_extents = below(16), .extent_order = below(3), .domid = some_domain()};
+
+            set_xen_guest_handle(reservation.extent_start, below(8) ? (void *)area : (void *)word());
+            hypercall(memory_op, below(8) ? XENMEM_populate_physmap : below(30), &reservation);
+            continue;
+        }
+        case 3:
+            foreign_mmu_update(word(), word(), some_domain() | (below(2) ? 0 : (some_domain() + 1u) << 16));
+            continue;
+        default:
+            for ( unsigned int i = 0; i < 8; i++ )
+                ((u64 *)&op.u)[i] = below(2) ? word() : below(2);
+        }
+        domctl(&op);
+    }
+    printf("%lu requests\n", count);
     finish();
 }

@@ -1,7 +1,7 @@
 /*
  * Which operations of the hypercalls there are: every command of each, with an argument that is all zero.
  */
-#include "runtime/kernel.h"
+#include "runtime/domains.h"
 
 #define COMMANDS 64
 
@@ -31,4 +31,29 @@ TEST(every_command)
         if ( command != VCPUOP_down && command != VCPUOP_send_nmi )
             tell("vcpu_op", command, hypercall(vcpu_op, command, 0, nothing));
     }
+}
+
+static void tell_management_command(unsigned int command)
+{
+    struct xen_domctl op = new_createdomain(0);
+    struct xen_sysctl machine;
+    domid_t domid;
+
+    domctl(&op);
+    domid = op.domain;
+    tell("domctl", command, plain_domctl(command, domid));
+    memset(&machine, 0, sizeof(machine));
+    machine.cmd = command;
+    machine.interface_version = XEN_SYSCTL_INTERFACE_VERSION;
+    tell("sysctl", command, hypercall(sysctl, &machine));
+    plain_domctl(XEN_DOMCTL_destroydomain, domid);
+}
+
+/* For a privileged domain: each command with a domain of its own. */
+TEST(every_management_command)
+{
+    for ( unsigned int command = 0; command < 2 * COMMANDS; command++ )
+        tell_management_command(command);
+    for ( unsigned int command = XEN_DOMCTL_gdbsx_guestmemio; command <= XEN_DOMCTL_gdbsx_domstatus; command++ )
+        tell_management_command(command);
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from euxen.hypervisor.grant_table import DEFAULT_GRANT_LIMITS, GrantLimits
+from euxen.hypervisor.control import DEFAULT_GRANT_LIMITS, GrantLimits
 from euxen.toolstack.config.model import DomainConfig
 from euxen.toolstack.create import grant_limits
 from euxen.toolstack.errors import UserError
@@ -15,7 +15,7 @@ def config(more: str) -> DomainConfig:
 
 
 def test_grant_limits() -> None:
-    assert grant_limits(config("")) == DEFAULT_GRANT_LIMITS == GrantLimits(64, 1024, 2)
+    assert grant_limits(config("")) == DEFAULT_GRANT_LIMITS == GrantLimits(-1, -1, 2)
     wanted = "max_grant_frames=10\nmax_maptrack_frames=0\nmax_grant_version=1"
     assert grant_limits(config(wanted)) == GrantLimits(10, 0, 1)
 

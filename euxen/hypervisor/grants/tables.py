@@ -64,6 +64,12 @@ def grant_to_status_frames(frames: int) -> int:
 
 
 @native
+def status_to_grant_frames(frames: int) -> int:
+    """How long the table is that goes with so many frames of status words, if they are full."""
+    return (frames * STATUS_PER_PAGE + V2_PER_PAGE - 1) // V2_PER_PAGE
+
+
+@native
 def _machine_of(table: int) -> int:
     return load64(load64(table + GrantTableRecord.domain) + DomainRecord.machine)
 

@@ -21,7 +21,9 @@ def console_io(vcpu: Vcpu, command: int, count: int, buffer: int, *_rest: int) -
     if command == CONSOLEIO_write:
         if count > INT_MAX:
             raise XenError(XEN_E2BIG)
-        vcpu.domain.console_write(vcpu.read(buffer, min(count, AT_ONCE)))
+        data = vcpu.read(buffer, min(count, AT_ONCE))
+        vcpu.domain.machine.console.guest_write(vcpu.domain.domid, data)
+        vcpu.domain.console_write(data)
         if count > AT_ONCE:
             raise Continuation(command, count - AT_ONCE, buffer + AT_ONCE)
         return 0

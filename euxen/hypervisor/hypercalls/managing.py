@@ -1,8 +1,4 @@
-"""The hypercalls of those who manage domains, of which there is none but Domain 0 itself: others are refused.
-
-Before that Xen looks at what is asked: do_domctl, do_sysctl and do_platform_op. The structures are those of tools,
-and are loaded when somebody asks.
-"""
+"""The hypercalls of those who manage the machine's hardware, which nobody does: who may not is refused before that."""
 
 from __future__ import annotations
 
@@ -16,20 +12,6 @@ from euxen.hypervisor.vcpu import Vcpu
 
 HEADER = struct.Struct("<II")
 """The command, and the version of the interface that the caller knows."""
-
-
-def domctl(vcpu: Vcpu, operation: int, *_rest: int) -> int:
-    """HYPERVISOR_domctl."""
-    from euxen.abi.domctl import XEN_DOMCTL_INTERFACE_VERSION
-
-    return _refuse(vcpu, operation, XEN_DOMCTL_INTERFACE_VERSION, xsm.domctl)
-
-
-def sysctl(vcpu: Vcpu, operation: int, *_rest: int) -> int:
-    """HYPERVISOR_sysctl."""
-    from euxen.abi.sysctl import XEN_SYSCTL_INTERFACE_VERSION
-
-    return _refuse(vcpu, operation, XEN_SYSCTL_INTERFACE_VERSION, xsm.sysctl)
 
 
 def platform_op(vcpu: Vcpu, operation: int, *_rest: int) -> int:

@@ -12,31 +12,31 @@ from euxen.abi.errno import XEN_EFAULT, XEN_EINVAL, XEN_ENOMEM, XEN_EPERM
 from euxen.cpu.native.language import signed
 from euxen.cpu.registers import MASK
 from euxen.hypervisor import xsm
+from euxen.hypervisor.caller import Caller
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import Continuation, GuestFault, XenError
 from euxen.hypervisor.guest_access import addr_ok
-from euxen.hypervisor.hypercalls.extents import MAX_ORDER, WORD, domain_named, propagate_node, read_word
+from euxen.hypervisor.hypercalls.extents import MAX_ORDER, WORD, changing, domain_named, propagate_node, read_word
 from euxen.hypervisor.mm import heap, reservation
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.vcpu import Vcpu
 
 CHUNKS_AT_ONCE = 32
 NR_EXCHANGED = abi.XenMemoryExchange.offsets["nr_exchanged"]
 
 
-def memory_exchange(vcpu: Vcpu, argument: int) -> int:
+def memory_exchange(caller: Caller, argument: int) -> int:
     """Exchange, and tell the caller in ``nr_exchanged`` how many of its extents are done."""
-    op = abi.XenMemoryExchange.unpack_from(vcpu.read(argument, abi.XenMemoryExchange.size))
+    op = abi.XenMemoryExchange.unpack_from(caller.read(argument, abi.XenMemoryExchange.size))
     try:
-        _exchange(vcpu, op)
+        _exchange(caller, op, argument)
     finally:
-        vcpu.write(argument + NR_EXCHANGED, WORD.pack(op.nr_exchanged))
+        caller.write(argument + NR_EXCHANGED, WORD.pack(op.nr_exchanged))
     if op.nr_exchanged < op.in_.nr_extents:
         raise Continuation(abi.XENMEM_exchange, argument)
     return 0
 
 
-def _exchange(vcpu: Vcpu, op: abi.XenMemoryExchange) -> None:
+def _exchange(caller: Caller, op: abi.XenMemoryExchange, argument: int) -> None:
     """Check the request and exchange as much as is done at once."""
     inside, outside = op.in_, op.out
     if max(inside.extent_order, outside.extent_order) > MAX_ORDER:
@@ -56,20 +56,21 @@ def _exchange(vcpu: Vcpu, op: abi.XenMemoryExchange) -> None:
     starts = inside.extent_start + 8 * op.nr_exchanged, outside.extent_start + 8 * chunk * taken
     if not all(addr_ok(signed(start & MASK)) for start in starts):
         raise XenError(XEN_EFAULT)
-    if not propagate_node(vcpu, outside.mem_flags):
+    if not propagate_node(caller, outside.mem_flags):
         raise XenError(XEN_EINVAL)
-    domain = domain_named(vcpu, inside.domid, xsm.memory_exchange)
+    domain = domain_named(caller, inside.domid, xsm.memory_exchange)
     op.nr_exchanged = chunk * given
-    for number in range(chunk, min(chunk + CHUNKS_AT_ONCE, inside.nr_extents // given)):
-        _Chunk(vcpu, domain, op, number * given, given, number * taken, taken).exchange()
-        op.nr_exchanged = (number + 1) * given
+    with changing(caller, domain, abi.XENMEM_exchange, argument):
+        for number in range(chunk, min(chunk + CHUNKS_AT_ONCE, inside.nr_extents // given)):
+            _Chunk(caller, domain, op, number * given, given, number * taken, taken).exchange()
+            op.nr_exchanged = (number + 1) * given
 
 
 @dataclass(frozen=True)
 class _Chunk:
     """One step: ``given`` extents from ``first_given`` on are exchanged for ``taken`` from ``first_taken`` on."""
 
-    vcpu: Vcpu
+    caller: Caller
     domain: Domain
     op: abi.XenMemoryExchange
     first_given: int
@@ -96,7 +97,7 @@ class _Chunk:
         """Take the frames that are given, adding each to ``stolen``. Raises XenError."""
         inside = self.op.in_
         for number in range(self.first_given, self.first_given + self.given):
-            first = signed(read_word(self.vcpu, inside.extent_start + 8 * number))
+            first = signed(read_word(self.caller, inside.extent_start + 8 * number))
             for frame in range(first, first + (1 << inside.extent_order)):
                 if not reservation.steal_page(self.domain.record.address, frame):
                     raise XenError(XEN_EINVAL)
@@ -124,8 +125,8 @@ class _Chunk:
                 pg.own_page(self.domain.record.address, frame)
             slot = outside.extent_start + 8 * number
             try:
-                self.domain.machine.set_pfns(first, read_word(self.vcpu, slot), 1 << outside.extent_order)
-                self.vcpu.write(slot, WORD.pack(first))
+                self.domain.machine.set_pfns(first, read_word(self.caller, slot), 1 << outside.extent_order)
+                self.caller.write(slot, WORD.pack(first))
             except GuestFault:
                 fault = True
         if fault:

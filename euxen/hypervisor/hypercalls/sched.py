@@ -6,6 +6,7 @@ from euxen.abi import sched as abi
 from euxen.abi.errno import XEN_EINVAL, XEN_ENOSYS, XEN_EPERM, XEN_ESRCH
 from euxen.cpu.native.language import signed
 from euxen.hypervisor import sched, xsm
+from euxen.hypervisor.caller import Caller
 from euxen.hypervisor.errors import GuestFault, XenError
 from euxen.hypervisor.event_channel import evtchn_port_poll
 from euxen.hypervisor.guest_access import addr_ok
@@ -22,8 +23,8 @@ def sched_op(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
         return _shutdown(vcpu, op.reason)
     if command == abi.SCHEDOP_shutdown_code:
         op = abi.SchedShutdown.unpack_from(vcpu.read(argument, abi.SchedShutdown.size))
-        if vcpu.domain.reported_shutdown_code is None:
-            vcpu.domain.reported_shutdown_code = op.reason & 0xFF
+        if vcpu.domain.shutdown_code is None:
+            vcpu.domain.shutdown_code = op.reason & 0xFF
         return 0
     if command == abi.SCHEDOP_poll:
         return _poll(vcpu, abi.SchedPoll.unpack_from(vcpu.read(argument, abi.SchedPoll.size)))
@@ -32,7 +33,7 @@ def sched_op(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
         return vcpu.domain.watchdogs.set(watchdog.id, watchdog.timeout)
     if command == abi.SCHEDOP_remote_shutdown:
         remote = abi.SchedRemoteShutdown.unpack_from(vcpu.read(argument, abi.SchedRemoteShutdown.size))
-        return _remote_shutdown(vcpu, remote)
+        return remote_shutdown(vcpu, remote)
     if command == abi.SCHEDOP_pin_override:
         raise XenError(XEN_EPERM)
     raise XenError(XEN_ENOSYS)
@@ -56,12 +57,12 @@ def _shutdown(vcpu: Vcpu, reason: int) -> int:
     return 0
 
 
-def _remote_shutdown(vcpu: Vcpu, remote: abi.SchedRemoteShutdown) -> int:
+def remote_shutdown(caller: Caller, remote: abi.SchedRemoteShutdown) -> int:
     """SCHEDOP_remote_shutdown: end another domain, as its device model does."""
-    domain = vcpu.domain.event_channels.domain_at(remote.domain_id)
+    domain = caller.domain.event_channels.domain_at(remote.domain_id)
     if domain is None:
         raise XenError(XEN_ESRCH)
-    xsm.schedop_shutdown(vcpu.domain, domain)
+    xsm.schedop_shutdown(caller.domain, domain)
     domain.shutdown(remote.reason & 0xFF)
     return 0
 

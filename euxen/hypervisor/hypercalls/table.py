@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from euxen.abi import xen
 from euxen.abi.errno import XEN_ENOSYS
 from euxen.hypervisor import xsm
+from euxen.hypervisor.domctl.table import do_domctl
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.hypercalls import (
     callbacks,
@@ -16,12 +17,14 @@ from euxen.hypervisor.hypercalls import (
     grant_table,
     managing,
     memory,
+    mmu,
     physdev,
     sched,
     state,
     vcpu_op,
     version,
 )
+from euxen.hypervisor.sysctl.table import do_sysctl
 from euxen.hypervisor.vcpu import Vcpu
 
 Handler = Callable[[Vcpu, int, int, int, int, int], int]
@@ -45,7 +48,7 @@ NATIVE = None
 
 HYPERCALLS: dict[int, Hypercall] = {
     xen.HYPERVISOR_set_trap_table: Hypercall("set_trap_table", callbacks.set_trap_table),
-    xen.HYPERVISOR_mmu_update: Hypercall("mmu_update", memory.foreign_mmu, "partly", "a domain's own memory only"),
+    xen.HYPERVISOR_mmu_update: Hypercall("mmu_update", mmu.mmu_update),
     xen.HYPERVISOR_set_gdt: Hypercall("set_gdt", NATIVE),
     xen.HYPERVISOR_stack_switch: Hypercall("stack_switch", NATIVE),
     xen.HYPERVISOR_set_callbacks: Hypercall("set_callbacks", callbacks.set_callbacks),
@@ -55,9 +58,7 @@ HYPERCALLS: dict[int, Hypercall] = {
     xen.HYPERVISOR_set_debugreg: Hypercall("set_debugreg", state.set_debugreg),
     xen.HYPERVISOR_get_debugreg: Hypercall("get_debugreg", state.get_debugreg),
     xen.HYPERVISOR_update_descriptor: Hypercall("update_descriptor", NATIVE),
-    xen.HYPERVISOR_memory_op: Hypercall(
-        "memory_op", memory.memory_op, "partly", "no NUMA, claims, sharing, paging, or other domains' memory"
-    ),
+    xen.HYPERVISOR_memory_op: Hypercall("memory_op", memory.memory_op, "partly", "no NUMA, sharing or paging"),
     xen.HYPERVISOR_multicall: Hypercall("multicall", NATIVE),
     xen.HYPERVISOR_update_va_mapping: Hypercall("update_va_mapping", NATIVE),
     xen.HYPERVISOR_set_timer_op: Hypercall("set_timer_op", NATIVE),
@@ -68,12 +69,12 @@ HYPERCALLS: dict[int, Hypercall] = {
     xen.HYPERVISOR_grant_table_op: Hypercall("grant_table_op", grant_table.grant_table_op),
     xen.HYPERVISOR_vm_assist: Hypercall("vm_assist", state.vm_assist),
     xen.HYPERVISOR_update_va_mapping_otherdomain: Hypercall(
-        "update_va_mapping_otherdomain", memory.update_va_mapping_otherdomain, "partly", "a domain's own memory only"
+        "update_va_mapping_otherdomain", mmu.update_va_mapping_otherdomain
     ),
     xen.HYPERVISOR_iret: Hypercall("iret", NATIVE),
     xen.HYPERVISOR_vcpu_op: Hypercall("vcpu_op", vcpu_op.vcpu_op),
     xen.HYPERVISOR_set_segment_base: Hypercall("set_segment_base", state.set_segment_base),
-    xen.HYPERVISOR_mmuext_op: Hypercall("mmuext_op", memory.foreign_mmuext, "partly", "a domain's own memory only"),
+    xen.HYPERVISOR_mmuext_op: Hypercall("mmuext_op", mmu.mmuext_op),
     xen.HYPERVISOR_xsm_op: Hypercall("xsm_op", _absent, "absent", "as in a Xen without XSM"),
     xen.HYPERVISOR_nmi_op: Hypercall("nmi_op", callbacks.nmi_op),
     xen.HYPERVISOR_sched_op: Hypercall("sched_op", sched.sched_op),
@@ -86,8 +87,10 @@ HYPERCALLS: dict[int, Hypercall] = {
         "physdev_op", physdev.physdev_op, "partly", "what a domain without devices has"
     ),
     xen.HYPERVISOR_hvm_op: Hypercall("hvm_op", _absent, "absent"),
-    xen.HYPERVISOR_sysctl: Hypercall("sysctl", managing.sysctl, "absent"),
-    xen.HYPERVISOR_domctl: Hypercall("domctl", managing.domctl, "absent"),
+    xen.HYPERVISOR_sysctl: Hypercall(
+        "sysctl", do_sysctl, "partly", "for PV guests, on a machine whose hardware is the host's"
+    ),
+    xen.HYPERVISOR_domctl: Hypercall("domctl", do_domctl, "partly", "for PV guests without devices of the host's"),
     xen.HYPERVISOR_kexec_op: Hypercall("kexec_op", managing.absent(xsm.kexec), "absent"),
     xen.HYPERVISOR_tmem_op: Hypercall("tmem_op", _absent, "absent", "as in Xen since 4.13"),
     xen.HYPERVISOR_argo_op: Hypercall("argo_op", _absent, "absent", "as in a Xen without Argo"),

@@ -7,8 +7,9 @@ next one who gets it.
 
 from __future__ import annotations
 
-from euxen.cpu.native.language import ctz, fill, load64, native, shr, store64
-from euxen.hypervisor.records import PAGE_INFO_SHIFT, PAGE_SHIFT, PAGE_SIZE, MachineRecord, PageInfo
+from euxen.abi.errno import XEN_EINVAL, XEN_ENOMEM
+from euxen.cpu.native.language import ctz, fill, load64, native, shr, store64, ult
+from euxen.hypervisor.records import PAGE_INFO_SHIFT, PAGE_SHIFT, PAGE_SIZE, DomainRecord, MachineRecord, PageInfo
 from euxen.hypervisor.spinlock import lock, unlock
 
 PGC_need_scrub = 1 << 61
@@ -99,12 +100,68 @@ def add_frames(machine: int, first: int, count: int) -> int:
 
 
 @native
+def _claims_allow(machine: int, domain: int, count: int) -> int:
+    """Whether ``count`` frames are left for whoever has no claim, or the domain has claimed so many. Locked."""
+    promised = load64(machine + MachineRecord.outstanding_claims)
+    if promised + count <= load64(machine + MachineRecord.free_pages):
+        return 1
+    return 1 if domain and load64(domain + DomainRecord.outstanding_pages) >= count else 0
+
+
+@native
+def _reduce_claim(machine: int, domain: int, count: int) -> int:
+    """A claim is used up by what is allocated (domain_adjust_tot_pages). Locked."""
+    used = min(load64(domain + DomainRecord.outstanding_pages), count)
+    store64(domain + DomainRecord.outstanding_pages, load64(domain + DomainRecord.outstanding_pages) - used)
+    claims = machine + MachineRecord.outstanding_claims
+    store64(claims, load64(claims) - used)
+    return 0
+
+
+@native
+def set_outstanding_pages(domain: int, pages: int) -> int:
+    """Claim that a domain shall have ``pages`` in all, or take its claim back with 0; 0 or a negative errno.
+
+    domain_set_outstanding_pages.
+    """
+    machine = load64(domain + DomainRecord.machine)
+    total = load64(domain + DomainRecord.tot_pages)
+    lock(machine + MachineRecord.heap_lock)
+    error = 0
+    if pages == 0:
+        _reduce_claim(machine, domain, load64(domain + DomainRecord.outstanding_pages))
+    elif (
+        load64(domain + DomainRecord.outstanding_pages)
+        or not ult(total, pages)
+        or ult(load64(domain + DomainRecord.max_pages), pages)
+    ):
+        error = -XEN_EINVAL
+    else:
+        claims = machine + MachineRecord.outstanding_claims
+        if pages - total > load64(machine + MachineRecord.free_pages) - load64(claims):
+            error = -XEN_ENOMEM
+        else:
+            store64(domain + DomainRecord.outstanding_pages, pages - total)
+            store64(claims, load64(claims) + pages - total)
+    unlock(machine + MachineRecord.heap_lock)
+    return error
+
+
+@native
 def alloc_frames(machine: int, order: int) -> int:
     """Take ``2 ** order`` free frames in a row, with zeroes in them; the first, or NONE."""
+    return alloc_for(machine, 0, order)
+
+
+@native
+def alloc_for(machine: int, domain: int, order: int) -> int:
+    """The same for a domain that may have claimed them; 0 is for none."""
     count = 1 << order
     lock(machine + MachineRecord.heap_lock)
-    first = _find(machine, order)
+    first = _find(machine, order) if _claims_allow(machine, domain, count) else NONE
     if first != NONE:
+        if domain:
+            _reduce_claim(machine, domain, count)
         _mark(machine, first, count, 0)
         store64(machine + MachineRecord.heap_top, max(load64(machine + MachineRecord.heap_top), first + count))
     unlock(machine + MachineRecord.heap_lock)

@@ -5,7 +5,7 @@ Source: xen/arch/x86/mm.c, do_mmu_update, __do_update_va_mapping, do_mmuext_op.
 
 from __future__ import annotations
 
-from euxen.abi.errno import XEN_EACCES, XEN_EFAULT, XEN_EINVAL, XEN_ENOSYS, XEN_EOPNOTSUPP
+from euxen.abi.errno import XEN_EACCES, XEN_EFAULT, XEN_EINVAL, XEN_ENOSYS, XEN_EOPNOTSUPP, XEN_EPERM
 from euxen.abi.xen import (
     DOMID_SELF,
     MMU_MACHPHYS_UPDATE,
@@ -73,6 +73,8 @@ GO_ON = 1 << 42
 ARG1 = MmuextOp.offsetof("arg1")
 ARG2 = MmuextOp.offsetof("arg2")
 MAX_LDT_ENTRIES = 8192
+NO_MMUEXT_OP = 14
+"""The only number below the highest that means nothing."""
 
 
 @native
@@ -120,8 +122,11 @@ def _finish_batch(vcpu: int, rest: int, count: int, pdone: int, foreign: int, er
 
 
 @native
-def _pt_update(domain: int, pointer: int, value: int, preserve_ad: int) -> int:
-    """One MMU_NORMAL_PT_UPDATE: to a page table of any level, or to ordinary memory."""
+def _pt_update(domain: int, pointer: int, value: int, preserve_ad: int, pg_owner: int) -> int:
+    """One MMU_NORMAL_PT_UPDATE: to a page table of any level, or to ordinary memory.
+
+    The table is ``domain``'s, and what a level 1 table maps is ``pg_owner``'s.
+    """
     machine = load64(domain + DomainRecord.machine)
     page = get_page_from_mfn(domain, (pointer & PADDR_MASK) >> pg.PAGE_SHIFT)
     if not page:
@@ -132,8 +137,8 @@ def _pt_update(domain: int, pointer: int, value: int, preserve_ad: int) -> int:
     error = -XEN_EINVAL
     if info & pg.PGT_validated and info & pg.PGT_count_mask:
         if level == 1:
-            error = mod_l1_entry(host, value, preserve_ad, domain, domain)
-        elif level <= 4:
+            error = mod_l1_entry(host, value, preserve_ad, domain, pg_owner)
+        elif level <= 4 and pg_owner == domain:
             error = mod_ln_entry(host, value, level, page, preserve_ad, domain)
         elif info & pg.PGT_type_mask == pg.PGT_writable_page:
             error = write_word(domain, host, value)
@@ -168,13 +173,27 @@ def do_mmu_update(block: int, requests: int, count: int, pdone: int, foreign: in
         return answer
     if not owns_tables(domain, foreign):
         return DEFER
+    return mmu_update(block, requests, count, pdone, foreign, domain, domain, 1)
+
+
+@native
+def mmu_update(
+    block: int, requests: int, count: int, pdone: int, foreign: int, pt_owner: int, pg_owner: int, permitted: int
+) -> int:
+    """The same for page tables of ``pt_owner``'s, in which pages of ``pg_owner``'s are mapped.
+
+    ``permitted``: whether the caller may do that. If he may not, his first request fails.
+    """
+    vcpu = load64(block + CpuBlock.vcpu)
+    domain = load64(vcpu + VcpuRecord.domain)
+    count &= 0xFFFF_FFFF
     before = _done_before(block, vcpu, count, pdone)
     count &= ~MMU_UPDATE_PREEMPTED
     request = vcpu + VcpuRecord.scratch
     error = 0
     done = 0
     while done < count:
-        if put_old_guest_table(domain) or (done and load64(block + CpuBlock.kicked)):
+        if put_old_guest_table(pt_owner) or (done and load64(block + CpuBlock.kicked)):
             error = -ERESTART
             break
         if copy_from_guest(block, request, requests, MmuUpdate.size):
@@ -183,12 +202,15 @@ def do_mmu_update(block: int, requests: int, count: int, pdone: int, foreign: in
         pointer = load64(request + MmuUpdate.ptr)
         value = load64(request + MmuUpdate.val)
         command = pointer & 7
-        if command == MMU_MACHPHYS_UPDATE:
-            error = _machphys_update(domain, pointer, value)
-        elif command <= MMU_PT_UPDATE_NO_TRANSLATE:
-            error = _pt_update(domain, pointer - command, value, 1 if command == MMU_PT_UPDATE_PRESERVE_AD else 0)
-        else:
+        if command > MMU_PT_UPDATE_NO_TRANSLATE:
             error = -XEN_ENOSYS
+        elif not permitted or (command == MMU_MACHPHYS_UPDATE and pt_owner != domain):
+            error = -XEN_EPERM
+        elif command == MMU_MACHPHYS_UPDATE:
+            error = _machphys_update(pg_owner, pointer, value)
+        else:
+            preserve_ad = 1 if command == MMU_PT_UPDATE_PRESERVE_AD else 0
+            error = _pt_update(pt_owner, pointer - command, value, preserve_ad, pg_owner)
         if error:
             break
         requests += MmuUpdate.size
@@ -235,6 +257,13 @@ def _flush_after(block: int, address: int, flags: int) -> int:
 def do_update_va_mapping(block: int, address: int, value: int, flags: int) -> int:
     """HYPERVISOR_update_va_mapping."""
     domain = load64(load64(block + CpuBlock.vcpu) + VcpuRecord.domain)
+    return update_va_mapping(block, address, value, flags, domain)
+
+
+@native
+def update_va_mapping(block: int, address: int, value: int, flags: int, pg_owner: int) -> int:
+    """The same with a page of ``pg_owner``'s."""
+    domain = load64(load64(block + CpuBlock.vcpu) + VcpuRecord.domain)
     machine = load64(domain + DomainRecord.machine)
     host = l1_entry_host(block, address)
     if not host:
@@ -245,7 +274,7 @@ def do_update_va_mapping(block: int, address: int, value: int, flags: int) -> in
     info = load64(page + PageInfo.type_info)
     error = -XEN_EINVAL
     if info & (pg.PGT_type_mask | pg.PGT_validated) == pg.PGT_l1_page_table | pg.PGT_validated:
-        error = mod_l1_entry(host, value, 0, domain, domain)
+        error = mod_l1_entry(host, value, 0, domain, pg_owner)
     put_page(page)
     if error:
         return error
@@ -359,7 +388,8 @@ def _page_op(domain: int, target: int, source: int, command: int) -> int:
     error = get_page_and_type_from_mfn(domain, target, pg.PGT_writable_page)
     if not error:
         block = load64(domain + DomainRecord.block)
-        call3(load64(block + CpuBlock.invalidate_code), block, target << pg.PAGE_SHIFT, pg.PAGE_SIZE)
+        if block:
+            call3(load64(block + CpuBlock.invalidate_code), block, target << pg.PAGE_SHIFT, pg.PAGE_SIZE)
         if command == MMUEXT_COPY_PAGE:
             copy(host_of(machine, target), host_of(machine, source), pg.PAGE_SIZE)
         else:
@@ -371,9 +401,8 @@ def _page_op(domain: int, target: int, source: int, command: int) -> int:
 
 
 @native
-def _mmuext(block: int, vcpu: int, op: int) -> int:
-    """One operation of mmuext_op."""
-    domain = load64(vcpu + VcpuRecord.domain)
+def _mmuext(block: int, vcpu: int, op: int, domain: int) -> int:
+    """One operation of mmuext_op, on pages of ``domain``'s."""
     command = load32(op)
     arg1 = load64(op + ARG1)
     arg2 = load64(op + ARG2)
@@ -381,6 +410,15 @@ def _mmuext(block: int, vcpu: int, op: int) -> int:
         return pin(domain, arg1, (command - MMUEXT_PIN_L1_TABLE + 1) << 61)
     if command == MMUEXT_UNPIN_TABLE:
         return _unpin(domain, arg1)
+    if command == MMUEXT_CLEAR_PAGE or command == MMUEXT_COPY_PAGE:
+        return _page_op(domain, arg1, arg2, command)
+    if command == MMUEXT_MARK_SUPER or command == MMUEXT_UNMARK_SUPER:
+        return -XEN_EOPNOTSUPP
+    if command > MMUEXT_UNMARK_SUPER:
+        return -XEN_ENOSYS
+    # What is left is about the caller's own address space.
+    if domain != load64(vcpu + VcpuRecord.domain) and command != NO_MMUEXT_OP:
+        return -XEN_EPERM
     if command == MMUEXT_NEW_BASEPTR:
         return new_guest_cr3(block, arg1)
     if command == MMUEXT_NEW_USER_BASEPTR:
@@ -393,10 +431,6 @@ def _mmuext(block: int, vcpu: int, op: int) -> int:
         return -XEN_EINVAL
     if command == MMUEXT_SET_LDT:
         return _set_ldt(vcpu, arg1, arg2 & 0xFFFF_FFFF)
-    if command == MMUEXT_CLEAR_PAGE or command == MMUEXT_COPY_PAGE:
-        return _page_op(domain, arg1, arg2, command)
-    if command == MMUEXT_MARK_SUPER or command == MMUEXT_UNMARK_SUPER:
-        return -XEN_EOPNOTSUPP
     return -XEN_ENOSYS
 
 
@@ -404,24 +438,31 @@ def _mmuext(block: int, vcpu: int, op: int) -> int:
 def do_mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: int) -> int:
     """HYPERVISOR_mmuext_op."""
     vcpu = load64(block + CpuBlock.vcpu)
-    domain = load64(vcpu + VcpuRecord.domain)
     count &= 0xFFFF_FFFF
     answer = _start_batch(vcpu, operations, count, pdone, foreign)
     if answer != GO_ON:
         return answer
+    return mmuext_op(block, operations, count, pdone, foreign, load64(vcpu + VcpuRecord.domain))
+
+
+@native
+def mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: int, pg_owner: int) -> int:
+    """The same for pages of ``pg_owner``'s."""
+    vcpu = load64(block + CpuBlock.vcpu)
+    count &= 0xFFFF_FFFF
     before = _done_before(block, vcpu, count, pdone)
     count &= ~MMU_UPDATE_PREEMPTED
     op = vcpu + VcpuRecord.scratch
     error = 0
     done = 0
     while done < count:
-        if put_old_guest_table(domain) or (done and load64(block + CpuBlock.kicked)):
+        if put_old_guest_table(pg_owner) or (done and load64(block + CpuBlock.kicked)):
             error = -ERESTART
             break
         if copy_from_guest(block, op, operations, MmuextOp.size):
             error = -XEN_EFAULT
             break
-        error = _mmuext(block, vcpu, op)
+        error = _mmuext(block, vcpu, op, pg_owner)
         if error:
             break
         operations += MmuextOp.size

@@ -23,6 +23,7 @@ from euxen.cpu.native.language import (
     store64,
     ult,
 )
+from euxen.hypervisor.domain_list import put_domain
 from euxen.hypervisor.mm.heap import free_frame
 from euxen.hypervisor.mm.outside_writes import forget_code
 from euxen.hypervisor.records import PAGE_INFO_SHIFT, DomainRecord, MachineRecord, PageInfo
@@ -106,9 +107,23 @@ def own_page(domain: int, frame: int) -> int:
 
 
 @native
+def adjust_tot_pages(domain: int, pages: int) -> int:
+    """A domain has one page more (1) or less (-1); how many it had (domain_adjust_tot_pages).
+
+    A domain with pages is referred to. After the last one is gone, nobody may use its record on that account.
+    """
+    before = add64(domain + DomainRecord.tot_pages, pages)
+    if before == 0:
+        add64(domain + DomainRecord.refcnt, 1)
+    elif before + pages == 0:
+        put_domain(domain)
+    return before
+
+
+@native
 def assign_page(domain: int, frame: int) -> int:
     """Make a frame the domain's (assign_pages)."""
-    add64(domain + DomainRecord.tot_pages, 1)
+    adjust_tot_pages(domain, 1)
     return own_page(domain, frame)
 
 
@@ -151,7 +166,8 @@ def share_xen_page_with_guest(domain: int, frame: int) -> int:
     page = page_of(load64(domain + DomainRecord.machine), frame)
     store64(page + PageInfo.type_info, PGT_writable_page | PGT_validated | 1)
     store64(page + PageInfo.owner, domain)
-    add64(domain + DomainRecord.xenheap_pages, 1)
+    if add64(domain + DomainRecord.xenheap_pages, 1) == 0:
+        add64(domain + DomainRecord.refcnt, 1)
     store64(page + PageInfo.count_info, PGC_xen_heap | PGC_allocated | 1)
     return 0
 
@@ -166,12 +182,12 @@ def put_page(page: int) -> int:
     if (count - 1) & PGC_count_mask == 0:
         domain = load64(page + PageInfo.owner)
         if count & PGC_xen_heap:
-            # Counted last: a dead domain without pages may be gone at any time.
-            add64(domain + DomainRecord.xenheap_pages, -1)
+            if add64(domain + DomainRecord.xenheap_pages, -1) == 1:
+                put_domain(domain)
         elif domain:
             machine = load64(domain + DomainRecord.machine)
             free_frame(machine, frame_of(machine, page))
-            add64(domain + DomainRecord.tot_pages, -1)
+            adjust_tot_pages(domain, -1)
     return 0
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from euxen.cpu.native.language import add64, cas64, load64, native, store64
+from euxen.cpu.native.language import cas64, load64, native, store64
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.page import (
+    adjust_tot_pages,
     flush_domain_tlb,
     get_page_from_mfn,
     mfn_valid,
@@ -52,5 +53,5 @@ def steal_page(domain: int, frame: int) -> int:
 def release_stolen_page(domain: int) -> int:
     """Count a stolen page as the domain's no more."""
     flush_domain_tlb(domain)
-    add64(domain + DomainRecord.tot_pages, -1)
+    adjust_tot_pages(domain, -1)
     return 0

@@ -37,8 +37,8 @@ from euxen.abi.xen import (
     StartInfo,
     VcpuInfo,
 )
+from euxen.hypervisor.control import Control
 from euxen.hypervisor.errors import XenError
-from euxen.hypervisor.hypervisor import Control
 from euxen.toolstack.builder.pagetables import LEVELS, Mapping, PageTables
 from euxen.toolstack.builder.space import PAGE_SHIFT, PAGE_SIZE, Segment
 from euxen.toolstack.errors import UserError
@@ -221,9 +221,9 @@ class PvBuilder:
             first = pfn + (done >> PAGE_SHIFT)
             wanted = -(-(len(view) - done) // PAGE_SIZE)
             run = self._run(first, wanted)
-            target = self._control.map_foreign(self._domid, self._p2m[first], run)
             part = view[done : done + run * PAGE_SIZE]
-            target[: len(part)] = part
+            with self._control.map_foreign(self._domid, self._p2m[first], run) as target:
+                target[: len(part)] = part
             done += len(part)
 
     def _run(self, pfn: int, wanted: int) -> int:
@@ -242,8 +242,8 @@ class PvBuilder:
             data = part.data
             if offset:
                 head = bytes(offset) + bytes(data[: PAGE_SIZE - offset])
-                page = self._control.map_foreign(self._domid, self._p2m[pfn])
-                page[offset : len(head)] = head[offset:]
+                with self._control.map_foreign(self._domid, self._p2m[pfn]) as page:
+                    page[offset : len(head)] = head[offset:]
                 data, pfn = data[PAGE_SIZE - offset :], pfn + 1
             self._write(pfn, data)
         if self._notes.virt_hypercall is not None:
@@ -257,16 +257,16 @@ class PvBuilder:
 
     def _seed_grants(self, rings: dict[int, Segment]) -> None:
         """Lend the rings to Domain 0, by the references that are reserved for them (xc_dom_gnttab_seed)."""
-        table = self._control.grant_table(self._domid)
-        for reference, ring in rings.items():
-            entry = GrantEntryV1(flags=GTF_permit_access, domid=0, frame=self._p2m[ring.pfn])
-            entry.pack_into(table, reference * GrantEntryV1.size)
+        with self._control.map_grant_table(self._domid) as table:
+            for reference, ring in rings.items():
+                entry = GrantEntryV1(flags=GTF_permit_access, domid=0, frame=self._p2m[ring.pfn])
+                entry.pack_into(table, reference * GrantEntryV1.size)
 
     def _finish(self, stack: Segment, start_info: Segment) -> None:
         """shared_info, pinned page tables, and the first vCPU (xc_dom_boot_image)."""
-        shared_info = self._control.shared_info(self._domid)
-        for vcpu in range(XEN_LEGACY_MAX_VCPUS):
-            shared_info[SharedInfo.offsetof(f"vcpu_info[{vcpu}]") + VcpuInfo.evtchn_upcall_mask] = 1
+        with self._control.map_shared_info(self._domid) as shared_info:
+            for vcpu in range(XEN_LEGACY_MAX_VCPUS):
+                shared_info[SharedInfo.offsetof(f"vcpu_info[{vcpu}]") + VcpuInfo.evtchn_upcall_mask] = 1
         root = self._p2m[self._tables.root]
         self._control.pin_table(self._domid, LEVELS, root)
         registers = CpuUserRegs(

@@ -81,12 +81,16 @@ class FuzzGuest:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self.domain = create(host, Request("fuzz", _image(), b"", "", MEMORY, UUID(int=0)), lambda: None).domain
-        self._pcpu = Pcpu(self.domain)
+        self.domid = create(host, Request("fuzz", _image(), b"", "", MEMORY, UUID(int=0)), lambda: None).domid
+        domain = host.hypervisor.find(self.domid)
+        assert domain is not None
+        self.domain = domain
+        self._pcpu = Pcpu(domain)
+        host.control.unpause_domain(self.domid)
         frames = self._frames()
         first = BASE >> 12
         self._pages = [
-            host.control.hold_foreign(self.domain.domid, frames[pfn]) for pfn in range(first, first + 3 + AREA_PAGES)
+            host.control.map_foreign(self.domid, frames[pfn]) for pfn in range(first, first + 3 + AREA_PAGES)
         ]
         tables = {frame for frame in frames if 1 <= self._type(frame) <= 4}
         addresses = tuple(range(BASE, AREA + AREA_PAGES * PAGE_SIZE, PAGE_SIZE)) + tuple(
@@ -132,9 +136,9 @@ class FuzzGuest:
     def _run_batch(self) -> bool:
         """Let the guest go on until it is through; whether it gets there. Where it shuts itself down, it goes on."""
         while True:
-            self._host.control.resume_domain(self.domain.domid)
+            self._host.control.resume_domain(self.domid)
             self._pcpu.run()
-            if self.domain.shutdown_code is None or self.domain.crash_reason is not None:
+            if not self.domain.is_shut_down or self.domain.crash_reason is not None:
                 return False
             if self._pcpu.registers.rip == BEHIND_BATCH:
                 return True
@@ -143,4 +147,4 @@ class FuzzGuest:
         """Destroy the domain."""
         for page in self._pages:
             page.release()
-        destroy(self._host, self.domain.domid)
+        destroy(self._host, self.domid)

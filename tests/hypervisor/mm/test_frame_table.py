@@ -17,9 +17,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from euxen.cpu.unicorn.engine import UnicornEngine
 from euxen.hypervisor.audit import FIELDS, audit
+from euxen.hypervisor.control import Control
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import XenError
-from euxen.hypervisor.foreign import ForeignPage
+from euxen.hypervisor.foreign import ForeignMapping
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import Machine
 from euxen.hypervisor.mm import mmu, pagetable
@@ -56,17 +57,19 @@ class FrameTable(RuleBasedStateMachine):
         self.machine = Machine(16 << 20)
         self.hypervisor = Hypervisor(self.machine, UnicornEngine)
         self.free = self.machine.record["free_pages"]
-        self.control = self.hypervisor.control(self.hypervisor.domain0)
+        self.control = Control(self.hypervisor, self.hypervisor.kernel)
         self.domains = [self._make_domain() for _ in range(2)]
         self.domain = self.domains[0]
         self.frames, self.others = (list(self.control.populate_physmap(one.domid, 0, FRAMES)) for one in self.domains)
         self.pins: dict[int, int] = {}
-        self.held: list[ForeignPage] = []
+        self.held: list[ForeignMapping] = []
         assert self.domain.engine is not None
         self.block = self.domain.engine.block
 
     def _make_domain(self) -> Domain:
-        return self.control.domain(self.control.create_domain(2 * FRAMES))
+        domain = self.hypervisor.find(self.control.create_domain(2 * FRAMES))
+        assert domain is not None
+        return domain
 
     def teardown(self) -> None:
         for page in self.held:
@@ -74,7 +77,7 @@ class FrameTable(RuleBasedStateMachine):
         self.block["kicked"] = 1
         for domain in self.domains:
             self.control.destroy_domain(domain.domid)
-        assert audit(self.machine, self.hypervisor.domains.values()) == []
+        assert audit(self.machine, self.hypervisor.domains) == []
         assert self.machine.record["free_pages"] == self.free
 
     # The model
@@ -115,7 +118,7 @@ class FrameTable(RuleBasedStateMachine):
 
         ``new``: an entry (frame, slot, value) that comes in, while what it replaces is still there.
         """
-        known = {page.frame: WRITABLE for page in self.held}
+        known = {frame: WRITABLE for mapping in self.held for frame in mapping.frames}
         todo = [(frame, kind, 512) for frame, kind in pins.items()]
         todo += self.partly_validated()
         done = set()
@@ -239,7 +242,8 @@ class FrameTable(RuleBasedStateMachine):
             allowed = self.types(self.pins, (frame, slot, value)) is not None
         signed = value - (1 << 64) if value >> 63 else value
         pointer = (frame << 12) + slot * 8
-        error = self.interrupted(steps, lambda: mmu._pt_update(self.domain.record.address, pointer, signed, 0))
+        domain = self.domain.record.address
+        error = self.interrupted(steps, lambda: mmu._pt_update(domain, pointer, signed, 0, domain))
         assert bool(error) == (not allowed) or (steps and error == -pg.ERESTART)
         new = self.entries(frame)[slot]
         if error:
@@ -253,7 +257,7 @@ class FrameTable(RuleBasedStateMachine):
         frame = self.frames[number]
         allowed = self.known().get(frame, WRITABLE) == WRITABLE
         try:
-            self.held.append(self.control.hold_foreign(self.domain.domid, frame))
+            self.held.append(self.control.map_foreign(self.domain.domid, frame))
         except XenError:
             assert not allowed
         else:
@@ -266,7 +270,7 @@ class FrameTable(RuleBasedStateMachine):
 
     @invariant()
     def the_books_add_up(self) -> None:
-        assert audit(self.machine, self.hypervisor.domains.values()) == []
+        assert audit(self.machine, self.hypervisor.domains) == []
 
 
 TestFrameTable = pytest.mark.usefixtures("native")(FrameTable.TestCase)

@@ -9,6 +9,7 @@ import pytest
 from euxen.abi.errno import XEN_EINVAL
 from euxen.cpu.unicorn.engine import UnicornEngine
 from euxen.hypervisor.audit import FIELDS, audit
+from euxen.hypervisor.control import Control
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import Machine
 from euxen.hypervisor.mm import mmu, pagetable
@@ -26,8 +27,10 @@ class Tables:
         self.machine = Machine(16 << 20)
         self.hypervisor = Hypervisor(self.machine, UnicornEngine)
         self.free = self.machine.record["free_pages"]
-        self.control = self.hypervisor.control(self.hypervisor.domain0)
-        self.domain = self.control.domain(self.control.create_domain(FRAMES))
+        self.control = Control(self.hypervisor, self.hypervisor.kernel)
+        domain = self.hypervisor.find(self.control.create_domain(FRAMES))
+        assert domain is not None
+        self.domain = domain
         self.record = self.domain.record.address
         self.frames = list(self.control.populate_physmap(self.domain.domid, 0, FRAMES))
         self._next = iter(self.frames)
@@ -52,7 +55,7 @@ class Tables:
 
     def check(self) -> None:
         """The books add up."""
-        assert audit(self.machine, self.hypervisor.domains.values()) == []
+        assert audit(self.machine, self.hypervisor.domains) == []
 
     def pin(self, frame: int, level: int) -> int:
         return mmu.pin(self.record, frame, PGT_TABLES[level])
@@ -61,7 +64,7 @@ class Tables:
         return mmu._unpin(self.record, frame)
 
     def update(self, table: int, slot: int, value: int) -> int:
-        return mmu._pt_update(self.record, (table << 12) + slot * 8, value, 0)
+        return mmu._pt_update(self.record, (table << 12) + slot * 8, value, 0, self.record)
 
     def undo(self) -> int:
         return pagetable.put_old_guest_table(self.record)

@@ -72,7 +72,7 @@ def test_a_reference_that_is_lost_is_found(native: None, monkeypatch: pytest.Mon
 
 
 def test_debian_boots_on_the_machine_afterwards(native: None, debian_cloud: DebianGuest) -> None:
-    host = Host(memory_for(MEMORY + DEBIAN_MEMORY) + campaign.SPARE)
+    host = Host(memory_for(MEMORY + DEBIAN_MEMORY) + campaign.SPARE, run=lambda domain: None)
     assert campaign.run(host, 99, 4 * COUNT).finding is None
     config = DomainConfig(
         name="debian",
@@ -83,11 +83,14 @@ def test_debian_boots_on_the_machine_afterwards(native: None, debian_cloud: Debi
     )
     running = create(host, request_for(config), lambda: None)
     running.console.send(b"poweroff -f\n")
-    pcpu = Pcpu(running.domain)
+    domain = host.hypervisor.find(running.domid)
+    assert domain is not None
+    host.control.unpause_domain(domain.domid)
+    pcpu = Pcpu(domain)
     alarm = threading.Timer(PATIENCE, pcpu.stop)
     alarm.start()
     pcpu.run()
     alarm.cancel()
-    console, ending = running.console.receive(), running.domain.shutdown_code
-    destroy(host, running.domain.domid)
+    console, ending = running.console.receive(), domain.shutdown_code
+    destroy(host, domain.domid)
     assert ending == SHUTDOWN_poweroff, console

@@ -1,0 +1,1 @@
+"""HYPERVISOR_sysctl: what the managers of a machine ask about it."""
