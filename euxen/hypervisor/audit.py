@@ -6,11 +6,11 @@ For whoever looks for bugs of the hypervisor's: tests and ``euxen fuzz``. No gue
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from euxen.abi.grant_table import GNTMAP_device_map, GNTMAP_host_map, GNTMAP_readonly
 from euxen.hypervisor.domain import Domain
-from euxen.hypervisor.machine import Machine
+from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.entries import _PAGE_PRESENT, _PAGE_RW, ENTRIES, PADDR_MASK
 from euxen.hypervisor.mm.pagetable import PGT_TABLES
@@ -19,22 +19,24 @@ from euxen.hypervisor.records import PageInfo
 
 WORD = (1 << 64) - 1
 FIELDS = PageInfo.size // 8
-WRITABLE, SEGMENTS = (pg.PGT_writable_page & WORD) >> 61, (pg.PGT_seg_desc_page & WORD) >> 61
-TYPES = {0: "none", 1: "l1", 2: "l2", 3: "l3", 4: "l4", SEGMENTS: "seg_desc", 6: "shared", WRITABLE: "writable"}
+NONE, WRITABLE, SEGMENTS = 0, (pg.PGT_writable_page & WORD) >> 61, (pg.PGT_seg_desc_page & WORD) >> 61
+TYPES = {NONE: "none", 1: "l1", 2: "l2", 3: "l3", 4: "l4", SEGMENTS: "seg_desc", 6: "shared", WRITABLE: "writable"}
 
 
-def audit(machine: Machine, domains: Iterable[Domain]) -> list[str]:
-    """What is wrong with a machine that has these domains, in a sentence each; nothing where all is well."""
-    return list(_Audit(machine, list(domains)).findings())
+def audit(hypervisor: Hypervisor) -> list[str]:
+    """What is wrong with a machine's books, in a sentence each; nothing where all is well."""
+    return list(_Audit(hypervisor).findings())
 
 
 class _Audit:
     """What every frame should say of itself, from all that refers to it."""
 
-    def __init__(self, machine: Machine, domains: list[Domain]) -> None:
-        self._machine = machine
+    def __init__(self, hypervisor: Hypervisor) -> None:
+        domains = hypervisor.domains
+        machine = self._machine = hypervisor.machine
         self._domains = {domain.record.address: domain for domain in domains}
         self._granters = {domain.domid: domain for domain in domains}
+        self._system = {record.address for record in hypervisor.system_domains.values()}
         self._words = machine.frame_table.words()
         self._top = machine.record["heap_top"]
         self._references: Counter[int] = Counter()
@@ -62,12 +64,13 @@ class _Audit:
         owned: Counter[int] = Counter()
         for frame in range(self._top):
             count, owner = self._count(frame), self._owner(frame)
-            if count & pg.PGC_count_mask and owner is None:
+            of_xen = self._words[frame * FIELDS + 2] in self._system
+            if count & pg.PGC_count_mask and owner is None and not of_xen:
                 yield f"mfn {frame:#x} has {count & pg.PGC_count_mask} references and no owner that exists"
             if count & pg.PGC_allocated:
                 self._references[frame] += 1
             if count & pg.PGC_xen_heap:
-                self._types[frame, WRITABLE] += 1
+                self._types[frame, NONE if of_xen else WRITABLE] += 1
             elif count & pg.PGC_count_mask and owner is not None:
                 owned[owner.domid] += 1
             self._follow_table(frame)

@@ -220,13 +220,16 @@ class Domain:
             self.cpu_state = state
             if state is CpuState.NONE:
                 self.cpu_thread = None
+            if state is not CpuState.RUNNING and self.engine is not None:
+                # What is done to the domain's memory now is not interrupted for its vCPUs' sake.
+                self.engine.block["kicked"] = 0
             self.machine.changed.notify_all()
 
     def interrupt(self) -> None:
         """Have the thread that runs the domain look at what has changed."""
         for vcpu in self.vcpus:
             sleeper.wake(vcpu.sleeper.address)
-        if self.engine is not None:
+        if self.engine is not None and self.cpu_state is CpuState.RUNNING:
             self.engine.kick()
         self.machine.changed.notify_all()
 

@@ -194,7 +194,7 @@ class Vcpu:
         times = [int(words[at + number]) for number in range(4)]
         state, entry = self.record["runstate"], self.record["runstate_entry"]
         if until is not None:
-            times[state] += until - entry
+            times[state] += max(until - entry, 0)  # it may have entered it since
         return VcpuRunstateInfo(state=state, state_entry_time=entry, time=tuple(times))
 
     @property

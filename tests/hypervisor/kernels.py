@@ -145,7 +145,7 @@ def boot(
         with host.machine.lock:
             receive()  # what the guest said last may not have been noticed yet
         said = _text(console), _text(xen_console), tuple(log)
-        assert not (wrong := audit(host.machine, host.hypervisor.domains)), "\n".join(wrong)
+        assert not (wrong := audit(host.hypervisor)), "\n".join(wrong)
     finally:
         for other in host.hypervisor.domains[:0:-1]:  # a privileged one may have made others
             destroy(host, other.domid)

@@ -68,7 +68,9 @@ def make_control(memory: int = 64 << 20) -> Control:
 
 def bare_domain(hypervisor: Hypervisor, pages: int, vcpus: int, max_evtchn_port: int) -> Domain:
     """A domain that cannot run, and that can have more vCPUs than those that can."""
-    config = XenDomctlCreatedomain(max_vcpus=vcpus, max_evtchn_port=max_evtchn_port)
+    config = XenDomctlCreatedomain(
+        max_vcpus=vcpus, max_evtchn_port=max_evtchn_port, max_grant_frames=-1, max_maptrack_frames=-1, grant_opts=1
+    )
     domain = Domain(hypervisor.machine, hypervisor.free_domid(0), config)
     domain.record["max_pages"] = pages
     domain.create_vcpus()

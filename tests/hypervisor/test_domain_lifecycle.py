@@ -63,8 +63,8 @@ class Domains(RuleBasedStateMachine):
 
     @property
     def free_now(self) -> int:
-        """What is free, by the model: each domain has a frame for its shared_info as well."""
-        return self.free - sum(model.pages + 1 for model in self.models)
+        """What is free, by the model: each domain has frames for its shared_info and its grant table as well."""
+        return self.free - sum(model.pages + 2 for model in self.models)
 
     @property
     def claims(self) -> int:
@@ -112,7 +112,8 @@ class Domains(RuleBasedStateMachine):
         assert domain is not None
         words = machine.frame_table.words()
         owned = [frame for frame in range(machine.frames) if words[4 * frame + 2] == domain.record.address]
-        return [frame for frame in owned if frame != domain.shared_info_frame]
+        xens = {domain.shared_info_frame, *domain.grant_table.frames}
+        return [frame for frame in owned if frame not in xens]
 
     @rule(model=domains)
     def pause(self, model: Model) -> None:

@@ -3,8 +3,8 @@
  * for operations on grants that nearly all make sense, in an order that makes none, or, for a privileged domain,
  * management SEED COUNT.
  */
-#include "grants.h"
 #include "runtime/domains.h"
+#include "grants.h"
 
 static u64 state;
 

@@ -241,6 +241,8 @@ def _flush_one(domain: Domain, op: abi.GnttabCacheFlush, reached: int) -> None:
     if not owner:
         raise XenError(XEN_EPERM)
     try:
+        if not entries.table_of(owner):  # Xen's own
+            raise XenError(XEN_EPERM)
         if owner != domain.record.address and not _uses(domain, owner, frame, reached):
             raise XenError(XEN_EINVAL)
         if op.op == abi.GNTTAB_CACHE_INVAL:

@@ -87,4 +87,4 @@ def _exhaust(guest: FuzzGuest, host: Host, calls: Calls, report: Report, count: 
 
 
 def _audit(host: Host) -> list[str]:
-    return audit(host.machine, host.hypervisor.domains)
+    return audit(host.hypervisor)
