@@ -82,7 +82,7 @@ def grant_limits(config: DomainConfig) -> GrantLimits:
     )
     if not 1 <= limits.max_version <= default.max_version:
         raise UserError(f"max_grant_version={version} is no version of grant tables; it has to be 1 or 2")
-    if limits.max_grant_frames < 1:
+    if frames == 0:
         raise UserError("a grant table has at least one frame: max_grant_frames=0 is too few")
     return limits
 
