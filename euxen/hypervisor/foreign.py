@@ -58,13 +58,12 @@ class ForeignMapping:
         """Map machine frames. Raises XenError."""
         owner = PageOwner(caller, DOMID_SELF if domid == caller.domid else domid)
         check_mmu_update(caller, None, owner)
-        self._mapper = caller.record.address
-        self._registered = caller.foreign_mappings
+        self._mapper = caller
         self._entries: list[int] = []
         try:
             for number in range(frame, frame + pages):
                 entry = number * PAGE_SIZE | PRESENT | WRITABLE | USER
-                error = l1.get_page_from_l1e(entry, self._mapper, owner.record.address)
+                error = l1.get_page_from_l1e(entry, caller.record.address, owner.record.address)
                 if error:
                     raise XenError(-error)
                 self._entries.append(entry)
@@ -72,15 +71,17 @@ class ForeignMapping:
             self.release()
             raise
         self.frames = range(frame, frame + pages)
-        self._registered.append(self)
+        caller.foreign_mappings.append(self)
         self.memory = caller.machine.ram[frame * PAGE_SIZE : (frame + pages) * PAGE_SIZE]
 
     def release(self) -> None:
         """Unmap them."""
-        if self in self._registered:
-            self._registered.remove(self)
+        if self in self._mapper.foreign_mappings:
+            self._mapper.foreign_mappings.remove(self)
         while self._entries:
-            l1.put_page_from_l1e(self._entries.pop(), self._mapper)
+            l1.put_page_from_l1e(self._entries.pop(), self._mapper.record.address)
+        with self._mapper.machine.lock:
+            self._mapper.hypervisor.forget_gone()
 
     def __enter__(self) -> memoryview:
         return self.memory

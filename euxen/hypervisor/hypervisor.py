@@ -76,6 +76,7 @@ class Hypervisor:
         self.make_engine = make_engine
         self._run = run
         self._domains: dict[int, Domain] = {}
+        self._dying: list[Domain] = []
         self._rover = 0
         self._managing = False
         """Whether somebody changes a domain and has to wait meanwhile (domctl_lock)."""
@@ -120,7 +121,8 @@ class Hypervisor:
 
     def forget_gone(self) -> None:
         """Free the dead domains whose pages nobody refers to any more."""
-        for domain in [domain for domain in self._domains.values() if domain.is_gone]:
+        for domain in [domain for domain in self._dying if domain.is_gone]:
+            self._dying.remove(domain)
             del self._domains[domain.domid]
             domain.complete_destroy()
 
@@ -182,6 +184,8 @@ class Hypervisor:
         for virq in [virq for virq, handler in self._global_virq_handlers.items() if handler is domain]:
             self._set_handler(virq, self.domain0)
             self._former_handlers.append(domain)
+        if domain not in self._dying:
+            self._dying.append(domain)
         done = domain.kill(preempt)
         self.forget_gone()
         return done

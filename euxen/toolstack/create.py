@@ -169,12 +169,10 @@ def _write_nodes(host: Host, domid: int, request: Request, console: int, xenstor
 
 
 def destroy(host: Host, domid: int) -> None:
-    """Destroy a domain and forget it (xl destroy)."""
-    store = host.services.xenstore
-    host.services.detach_console(domid)
-    host.services.domain_gone(domid)
-    home = f"/local/domain/{domid}"
+    """Destroy a domain and forget it (xl destroy). The daemons have let go of it when this returns."""
+    host.control.destroy_domain(domid)
+    host.services.domain_events.tell()
+    store, home = host.services.xenstore, f"/local/domain/{domid}"
     with contextlib.suppress(XenStoreRefused):  # one that could not be built has no nodes yet
         store.remove(store.read(f"{home}/vm"))
         store.remove(home)
-    host.control.destroy_domain(domid)
