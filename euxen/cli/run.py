@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from euxen.cli.output import tell
 from euxen.toolstack.config.model import MAX_MEMORY, DomainConfig
@@ -20,6 +21,9 @@ from euxen.toolstack.ending import Ending
 from euxen.toolstack.errors import UserError
 from euxen.toolstack.files import read_file
 from euxen.toolstack.kernel.layout import GuestKind
+
+if TYPE_CHECKING:
+    from euxen.toolstack.machine import Host
 
 EXIT_STATUS = {
     Ending.POWEROFF: 0,
@@ -56,6 +60,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--name", help="the domain's name (default: the kernel's file name)")
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="destroy the domain after this time")
     parser.add_argument("--log", action="store_true", help="show the hypervisor's own log on standard error")
+    parser.add_argument("--xenstored-path", metavar="SOCKET", help="a socket for xenstore-ls and its like")
     parser.set_defaults(run=run, wrong_usage=parser.error)
 
 
@@ -99,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     log: deque[str] = deque(maxlen=LOG_LINES)
     listen = _log_to_stderr if arguments.log else log.append
     host.machine.console.listener = listen
-    with Wakeup() as wakeup:
+    with Wakeup() as wakeup, _xenstored_socket(host, arguments.xenstored_path):
         running = create(host, request, wakeup.wake)
         domain = host.hypervisor.find(running.domid)
         assert domain is not None
@@ -110,6 +115,16 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             destroy(host, running.domid)
     return EXIT_STATUS[ending]
+
+
+def _xenstored_socket(host: Host, path: str | None) -> contextlib.AbstractContextManager[object]:
+    """xenstored's socket, where one is wanted. Raises UserError."""
+    if path is None:
+        return contextlib.nullcontext()
+    try:
+        return host.services.xenstored_socket(Path(path))
+    except OSError as error:
+        raise UserError(f"xenstored cannot listen at {path} ({error.strerror}); name another path") from error
 
 
 def _config_of_file(arguments: argparse.Namespace) -> DomainConfig:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from euxen.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE
 from euxen.dom0.console.ring import ConsoleRing
@@ -16,6 +17,7 @@ from euxen.dom0.domain_events import DomainEvents, Fate
 from euxen.dom0.evtchn import Evtchn
 from euxen.dom0.xenstore import Connection, XenStore, XenStoreRing
 from euxen.dom0.xenstore_client import XenStoreClient
+from euxen.dom0.xenstore_socket import XenStoreSocket
 from euxen.hypervisor.control import Control
 from euxen.hypervisor.errors import GrantError, XenError
 from euxen.hypervisor.granted import GrantedPages
@@ -33,6 +35,7 @@ class _Xenstored:
         self.rings: dict[int, XenStoreRing] = {}
         self._pages: dict[int, GrantedPages] = {}
         self._ports: dict[int, int] = {}
+        self.socket: XenStoreSocket | None = None
         self.store = XenStore(host=self)
 
     def introduce(self, connection: Connection, gfn: int, port: int) -> None:
@@ -84,6 +87,8 @@ class _Xenstored:
             ring = self.rings.get(connection.identity.domid)
             if ring is not None and ring.connection is connection:
                 ring.flush()
+            elif self.socket is not None:
+                self.socket.flush(connection)
 
 
 @dataclass
@@ -113,6 +118,11 @@ class Services:
     def consoles(self) -> dict[int, ConsoleRing]:
         """The console rings, by domid."""
         return {domid: console.ring for domid, console in self._consoles.items()}
+
+    def xenstored_socket(self, path: Path) -> XenStoreSocket:
+        """Let tools talk with xenstored through a Unix socket, until that is closed. Raises OSError."""
+        self._xenstored.socket = XenStoreSocket(self.store, path, self.control.lock, self._xenstored.flush)
+        return self._xenstored.socket
 
     @contextlib.contextmanager
     def watching_domains(self, changed: Callable[[], None]) -> Iterator[None]:
