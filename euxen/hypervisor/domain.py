@@ -184,12 +184,12 @@ class Domain:
 
     def set_cpuid(self, policy: list[Leaf]) -> None:
         """Choose the CPU that the guest sees."""
-        assert self.engine is not None
         self.cpuid = policy
-        self._cpuid_memory = cpuid.install(policy)
-        self.engine.block["cpuid"] = self._cpuid_memory.address
-        self.engine.block["cpuid_entries"] = len(policy)
-        self.engine.set_features(policy)
+        if self.engine is not None:
+            self._cpuid_memory = cpuid.install(policy)
+            self.engine.block["cpuid"] = self._cpuid_memory.address
+            self.engine.block["cpuid_entries"] = len(policy)
+            self.engine.set_features(policy)
 
     def update_wall_clock(self) -> None:
         """Tell the guest what time of day it was at system time 0 (update_domain_wallclock_time)."""
@@ -293,8 +293,10 @@ class Domain:
                     self.unpause()
 
     def reset_vcpu(self, vcpu: Vcpu) -> None:
-        """Take a vCPU's state away; it is down until it gets another (vcpu_reset)."""
+        """Take a vCPU's state away; it is down until it gets another (vcpu_reset). One of a dying domain has none."""
         with self.paused():
+            if self.is_dying:
+                return
             vcpu.take_down()
             self.machine.changed.notify_all()
             while self.cpu_state is not CpuState.NONE:
