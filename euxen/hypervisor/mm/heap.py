@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from euxen.abi.errno import XEN_EINVAL, XEN_ENOMEM
 from euxen.cpu.native.language import ctz, fill, load64, native, shr, store64, ult
+from euxen.cpu.native.spinlock import lock, unlock
 from euxen.hypervisor.records import PAGE_INFO_SHIFT, PAGE_SHIFT, PAGE_SIZE, DomainRecord, MachineRecord, PageInfo
-from euxen.hypervisor.spinlock import lock, unlock
 
 PGC_need_scrub = 1 << 61
 WORD_ORDER = 6
