@@ -267,8 +267,9 @@ class Domain:
         with self.machine.lock:
             if self.controller_pause_count >= MAX_CONTROLLER_PAUSES:
                 raise XenError(XEN_EOVERFLOW)
-            self.controller_pause_count += 1
             self.pause()
+            # Only now: who sees it may rely on that nothing runs.
+            self.controller_pause_count += 1
 
     def unpause_by_systemcontroller(self) -> None:
         """XEN_DOMCTL_unpausedomain. Raises XenError."""

@@ -37,6 +37,8 @@ CR4 = 0x0000_06E0
 EFER = 0xD01
 HF_MP, HF_OSFXSR = 0x200, 1 << 22
 X87_CONTROL, MXCSR = 0x37F, 0x1F80
+FAILED = "Xen itself failed on its behalf."
+"""Why a domain crashes for which something raised what it must not."""
 
 
 class Pcpu:
@@ -120,7 +122,11 @@ class Pcpu:
                     else:
                         self._run(vcpu)
                     domain.watchdogs.check()
+        except Exception:
+            domain.crash(FAILED)
+            raise
         finally:
+            # Last: from here on another thread may run the domain.
             domain.enter(CpuState.NONE)
 
     def _may_run(self, vcpu: Vcpu) -> bool:
