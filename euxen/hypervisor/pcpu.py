@@ -18,11 +18,12 @@ from euxen.cpu import state
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.registers import MASK, Registers
 from euxen.hypervisor import crash, ctrlreg, descriptors, entry, sched, sleeper, time, traps
-from euxen.hypervisor.domain import CpuState, Domain
+from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.emulate import emulate
 from euxen.hypervisor.errors import Continuation, GuestFault
 from euxen.hypervisor.hypercalls import table
 from euxen.hypervisor.mm import ro_fault
+from euxen.hypervisor.running import CpuState
 from euxen.hypervisor.ticker import Ticker
 from euxen.hypervisor.vcpu import Vcpu
 

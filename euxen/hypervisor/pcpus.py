@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 import threading
 
-from euxen.hypervisor.domain import CpuState, Domain
+from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.pcpu import FAILED, Pcpu
+from euxen.hypervisor.running import CpuState
 
 
 def _run(domain: Domain) -> None:
@@ -27,7 +28,11 @@ def run(domain: Domain) -> None:
     """Run a domain in a thread of its own. With the machine's lock held; the domain is runnable."""
     if domain.cpu_state is CpuState.NONE:
         domain.cpu_state = CpuState.STARTING
-        threading.Thread(target=_thread, args=(domain,), name=f"euxen-{domain}", daemon=True).start()
+        try:
+            threading.Thread(target=_thread, args=(domain,), name=f"euxen-{domain}", daemon=True).start()
+        except RuntimeError:
+            domain.cpu_state = CpuState.NONE
+            domain.crash("This host has no more threads.")
 
 
 def _thread(domain: Domain) -> None:

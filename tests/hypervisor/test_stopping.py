@@ -14,10 +14,11 @@ from euxen.abi.event_channel import EvtchnReset
 from euxen.abi.sched import SHUTDOWN_suspend
 from euxen.abi.vcpu import VCPUOP_register_vcpu_info
 from euxen.abi.xen import HYPERVISOR_vcpu_op, VcpuInfo
-from euxen.hypervisor import pcpu
 from euxen.hypervisor.control import Control
-from euxen.hypervisor.domain import CpuState, Domain
+from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.hypercalls import table
+from euxen.hypervisor.running import CpuState
 
 ARGUMENT, VCPU_INFO = 8, 0x100
 REGISTER_VCPU_INFO = (
@@ -41,12 +42,12 @@ def test_what_fails_in_xen_itself(control: Control, monkeypatch: pytest.MonkeyPa
     """The domain crashes. Even if it is resumed at once, it has one thread, of which everybody knows."""
     failures: list[type[BaseException]] = []
     monkeypatch.setattr(threading, "excepthook", lambda arguments: failures.append(arguments.exc_type))
-    call, failing = pcpu.table.call, 0
+    call, failing = table.call, 0
 
     def fail(*_arguments: int) -> int:
         nonlocal failing
         failing = threading.get_ident()
-        pcpu.table.call = call
+        monkeypatch.setattr(table, "call", call)
         raise ValueError
 
     domain = SmallDomain(control, f"{HYPERCALL}; {COUNT}")
@@ -59,7 +60,7 @@ def test_what_fails_in_xen_itself(control: Control, monkeypatch: pytest.MonkeyPa
             found.machine.changed.wait_for(lambda: found.cpu_thread not in (None, failing), timeout=0.5)
 
     found.on_exit = resume
-    monkeypatch.setattr(pcpu.table, "call", fail)
+    monkeypatch.setattr(table, "call", fail)
     domain.run()
     domain.wait_for_progress()
     control.pause_domain(domain.domid)

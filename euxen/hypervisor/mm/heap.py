@@ -210,11 +210,12 @@ def next_dirty(machine: int, frame: int) -> int:
 
 
 @native
-def take_dirty(machine: int, first: int) -> int:
+def take_dirty(machine: int, first: int, most: int) -> int:
     """Take the free frames from ``first`` on that would have to be cleared, so that nobody gets them; how many."""
     lock(machine + MachineRecord.heap_lock)
+    last = min(first + most, load64(machine + MachineRecord.heap_top))
     end = first
-    while end < load64(machine + MachineRecord.heap_top) and _is_dirty(machine, end):
+    while end < last and _is_dirty(machine, end):
         end += 1
     _mark(machine, first, end - first, 0)
     unlock(machine + MachineRecord.heap_lock)
