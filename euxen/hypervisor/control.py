@@ -41,7 +41,7 @@ from euxen.hypervisor.hypercalls.memory import memory_op
 from euxen.hypervisor.hypercalls.mmu import check_owner
 from euxen.hypervisor.hypercalls.sched import remote_shutdown
 from euxen.hypervisor.hypervisor import Hypervisor
-from euxen.hypervisor.mm import mmu
+from euxen.hypervisor.mm import mmuext
 from euxen.hypervisor.mm.page import ERESTART
 from euxen.hypervisor.mm.pagetable import PGT_TABLES, finish_old_guest_table
 from euxen.hypervisor.sysctl.table import do_sysctl
@@ -241,7 +241,7 @@ class Control:
         with changing(self._kernel, owner.domain):
             while error == -ERESTART:
                 finish_old_guest_table(domain)
-                error = mmu.pin(domain, frame, PGT_TABLES[level])
+                error = mmuext.pin(domain, frame, PGT_TABLES[level])
             finish_old_guest_table(domain)
         if error:
             raise XenError(-error)

@@ -25,6 +25,7 @@ from euxen.abi.event_channel import (
 )
 from euxen.cpu.native.language import and32, cas32, load32, load64, native, or32, store32, store64, ult
 from euxen.cpu.native.memory import Memory, Record
+from euxen.cpu.native.spinlock import lock_both, unlock_both
 from euxen.hypervisor import event_2l
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.mm import page as pg
@@ -39,7 +40,6 @@ from euxen.hypervisor.records import (
     VcpuRecord,
 )
 from euxen.hypervisor.sched import check_pollers, mark_events_pending, vcpu_of
-from euxen.hypervisor.spinlock import lock_both, unlock_both
 
 if TYPE_CHECKING:
     from euxen.hypervisor.domain import Domain

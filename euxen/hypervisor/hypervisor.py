@@ -25,6 +25,7 @@ from euxen.cpu.native.language import load64, native
 from euxen.cpu.native.memory import Record
 from euxen.cpu.policy import Tsc, default_policy
 from euxen.hypervisor.caller import Caller, Kernel
+from euxen.hypervisor.destruction import complete_destroy, is_gone, kill
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.domain_list import enlist
 from euxen.hypervisor.errors import Continuation, XenError
@@ -121,15 +122,15 @@ class Hypervisor:
 
     def forget_gone(self) -> None:
         """Free the dead domains whose pages nobody refers to any more."""
-        for domain in [domain for domain in self._dying if domain.is_gone]:
+        for domain in [domain for domain in self._dying if is_gone(domain)]:
             self._dying.remove(domain)
             del self._domains[domain.domid]
-            domain.complete_destroy()
+            complete_destroy(domain)
 
     def find(self, domid: int) -> Domain | None:
         """The domain with a number, dead or alive (rcu_lock_domain_by_id)."""
         domain = self._domains.get(domid)
-        if domain is not None and domain.is_gone:
+        if domain is not None and is_gone(domain):
             with self.machine.lock:
                 self.forget_gone()
             return self._domains.get(domid)
@@ -171,12 +172,25 @@ class Hypervisor:
         if config.cpupool_id != CPUPOOL_0:
             raise XenError(XEN_ENODEV)
         machine = self.machine
-        domain = Domain(machine, domid, config)
-        domain.attach(self.make_engine(machine.ram_address, machine.frames))
+        try:
+            domain = self._make(domid, config)
+        except OSError as error:
+            raise XenError(XEN_ENOMEM) from error
         shift, multiplier = time_scale(machine.tsc_khz)
         domain.set_cpuid(default_policy(Tsc(machine.tsc_khz, multiplier, shift), machine.frames - 1))
         domain.controller_pause_count = domain.record["pause_count"] = 1
         self._insert(domain)
+        return domain
+
+    def _make(self, domid: int, config: XenDomctlCreatedomain) -> Domain:
+        """A domain that has an engine. Raises XenError or OSError."""
+        engine = self.make_engine(self.machine.ram_address, self.machine.frames)
+        try:
+            domain = Domain(self.machine, domid, config)
+        except (XenError, OSError):
+            engine.close()
+            raise
+        domain.attach(engine)
         return domain
 
     def kill(self, domain: Domain, preempt: Callable[[], bool] = lambda: False) -> bool:
@@ -186,9 +200,11 @@ class Hypervisor:
             self._former_handlers.append(domain)
         if domain not in self._dying:
             self._dying.append(domain)
-        done = domain.kill(preempt)
+        if not kill(domain, preempt):
+            return False
         self.forget_gone()
-        return done
+        self.machine.return_free_memory()
+        return True
 
     # Virtual interrupts that are for one domain.
 

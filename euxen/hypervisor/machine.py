@@ -27,6 +27,10 @@ SCHEDULER_ID = XEN_SCHEDULER_NULL
 """Each domain has a CPU of its own: a thread, which the host schedules."""
 MIN_MEMORY = 8 << 20
 DEFAULT_TSC_KHZ = 2_000_000
+FRAMES_AT_ONCE = 4096
+"""So many are given back to the host, which takes some ms, before others get their turn."""
+MOMENT = 0.0002
+"""In seconds: as long as it takes to wake somebody."""
 
 # Page-table entries of Xen's own tables: present, accessed, user-accessible; superpages carry PSE and D.
 XEN_TABLE = 0x025
@@ -160,15 +164,22 @@ class Machine:
         for number in range(count):
             self.m2p[first + number] = pfn + number & (1 << 64) - 1
 
+    def let_others(self) -> None:
+        """For who has the lock for long: give it to others for a moment, with all that it guards in order."""
+        with self.lock:
+            self.changed.wait(MOMENT)
+
     def return_free_memory(self) -> None:
-        """Give the host back what free frames take; nobody has to clear them then."""
+        """Give the host back what free frames take; nobody has to clear them then. Others get their turn meanwhile."""
         machine = self.record.address
         frame = heap.next_dirty(machine, 0)
         while frame != heap.NONE:
-            count = heap.take_dirty(machine, frame)
+            count = heap.take_dirty(machine, frame, FRAMES_AT_ONCE)
             if count:
                 self._ram.madvise(mmap.MADV_REMOVE, frame * PAGE_SIZE, count * PAGE_SIZE)
                 heap.give_cleared(machine, frame, count)
+            if count == FRAMES_AT_ONCE:
+                self.let_others()
             frame = heap.next_dirty(machine, frame + count)
 
     def alloc_xen_frame(self) -> int:

@@ -18,11 +18,12 @@ from euxen.cpu import state
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.registers import MASK, Registers
 from euxen.hypervisor import crash, ctrlreg, descriptors, entry, sched, sleeper, time, traps
-from euxen.hypervisor.domain import CpuState, Domain
+from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.emulate import emulate
 from euxen.hypervisor.errors import Continuation, GuestFault
 from euxen.hypervisor.hypercalls import table
 from euxen.hypervisor.mm import ro_fault
+from euxen.hypervisor.running import CpuState
 from euxen.hypervisor.ticker import Ticker
 from euxen.hypervisor.vcpu import Vcpu
 
@@ -37,6 +38,8 @@ CR4 = 0x0000_06E0
 EFER = 0xD01
 HF_MP, HF_OSFXSR = 0x200, 1 << 22
 X87_CONTROL, MXCSR = 0x37F, 0x1F80
+FAILED = "Xen itself failed on its behalf."
+"""Why a domain crashes for which something raised what it must not."""
 
 
 class Pcpu:
@@ -120,7 +123,11 @@ class Pcpu:
                     else:
                         self._run(vcpu)
                     domain.watchdogs.check()
+        except Exception:
+            domain.crash(FAILED)
+            raise
         finally:
+            # Last: from here on another thread may run the domain.
             domain.enter(CpuState.NONE)
 
     def _may_run(self, vcpu: Vcpu) -> bool:

@@ -81,21 +81,15 @@ class Vcpu:
             raise XenError(XEN_EINVAL)
         if self.is_initialised:
             raise XenError(XEN_EOPNOTSUPP)
-        domain = self.domain.record.address
+        if self.domain.is_dying:
+            # What it referred to would never be let go of.
+            raise XenError(XEN_EINVAL)
         record = self.record
-        frames = Memory(16 * 8)
-        frames.words()[:] = memoryview(bytes(8 * 16)).cast("Q")
-        for number, frame in enumerate(context.gdt_frames):
-            frames.words()[number] = frame
-        self._check(descriptors.install_gdt(record.address, frames.address, context.gdt_ents))
-        root, user_root = xen_cr3_to_pfn(context.ctrlreg[3]), xen_cr3_to_pfn(context.ctrlreg[1])
-        self._check(pagetable.get_page_and_type_from_mfn(domain, root, pg.PGT_l4_page_table))
-        record["guest_table"] = root
-        if not xen_slots.m2p_strict(domain):
-            xen_slots.fill_ro_mpt(domain, root)
-        if user_root:
-            self._check(pagetable.get_page_and_type_from_mfn(domain, user_root, pg.PGT_l4_page_table))
-            record["guest_table_user"] = user_root
+        try:
+            self._take_pagetables(context)
+        except XenError:
+            self._destroy_pagetables()
+            raise
         self._set_traps(context)
         record["flags"] = TF_kernel_mode if context.flags & VGCF_in_kernel else 0
         record["kernel_ss"], record["kernel_sp"] = context.kernel_ss | 3, context.kernel_sp
@@ -114,12 +108,29 @@ class Vcpu:
         if context.flags & VGCF_online:
             self.bring_up()
 
+    def _take_pagetables(self, context: VcpuGuestContext) -> None:
+        """Take references to what a context names. Raises XenError, with some of them taken."""
+        domain = self.domain.record.address
+        record = self.record
+        frames = Memory(16 * 8)
+        for number, frame in enumerate(context.gdt_frames):
+            frames.words()[number] = frame
+        self._check(descriptors.install_gdt(record.address, frames.address, context.gdt_ents))
+        root, user_root = xen_cr3_to_pfn(context.ctrlreg[3]), xen_cr3_to_pfn(context.ctrlreg[1])
+        self._check(pagetable.get_page_and_type_from_mfn(domain, root, pg.PGT_l4_page_table))
+        record["guest_table"] = root
+        if not xen_slots.m2p_strict(domain):
+            xen_slots.fill_ro_mpt(domain, root)
+        if user_root:
+            self._check(pagetable.get_page_and_type_from_mfn(domain, user_root, pg.PGT_l4_page_table))
+            record["guest_table_user"] = user_root
+
     def reset(self) -> None:
         """Forget the state (arch_vcpu_reset). The vCPU does not run."""
-        self.release()
+        self._destroy_pagetables()
         self.clear_traps()
-        self.is_initialised, self.context = False, None
-        for field in ("pause_flags", "nmi_pending", "poll_evtchn", "poll_deadline", "timer_deadline"):
+        sched.end_poll(self.record.address)
+        for field in ("nmi_pending", "poll_deadline", "timer_deadline"):
             self.record[field] = 0
 
     @staticmethod
@@ -266,19 +277,24 @@ class Vcpu:
         """The frames of the guest's memory in which Xen has something of this vCPU's."""
         return [pg.frame_of(self.domain.machine.record.address, self._info_page)] if self._info_page else []
 
-    def release(self) -> None:
-        """Give up what the vCPU refers to: page tables and GDT."""
+    def _destroy_pagetables(self) -> None:
+        """Give up page tables and GDT, and with them the state (vcpu_destroy_pagetables)."""
         descriptors.destroy_gdt(self.record.address)
-        if self._info_page:
-            self.record["vcpu_info"] = self.domain.record["shared_info"]
-            pagetable.put_page_and_type(self._info_page)
-            self._info_page = 0
         for field in ("guest_table", "guest_table_user"):
             frame = self.record[field]
             self.record[field] = 0
             if frame:
                 pagetable.put_page_and_type(pg.page_of(self.domain.machine.record.address, frame))
         self.record["online"] = 0
+        self.is_initialised, self.context = False, None
+
+    def release(self) -> None:
+        """Give up all that the vCPU refers to. Nobody sends to its domain any more."""
+        self._destroy_pagetables()
+        if self._info_page:
+            self.record["vcpu_info"] = self.domain.record["shared_info"]
+            pagetable.put_page_and_type(self._info_page)
+            self._info_page = 0
 
     @property
     def continuation(self) -> tuple[int, ...]:

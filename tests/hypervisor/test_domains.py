@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -290,6 +292,35 @@ def test_several_threads_manage_at_once(control: Control) -> None:
     for thread in threads:
         thread.join()
     assert not failures
+    assert [info.domain for info in control.domain_list()] == [0]
+
+
+def test_a_host_without_descriptors(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = free_pages(control)
+
+    def fail(*_arguments: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "eventfd", fail)
+    refused(XEN_ENOMEM, by=lambda: control.create_domain(PAGES))
+    assert free_pages(control) == free
+    monkeypatch.undo()
+    monkeypatch.setattr(control._hypervisor, "make_engine", fail)
+    refused(XEN_ENOMEM, by=lambda: control.create_domain(PAGES))
+    assert free_pages(control) == free
+    assert [info.domain for info in control.domain_list()] == [0]
+
+
+def test_a_host_without_threads(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    domain = SmallDomain(control)
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    domain.run()
+    assert domain.wait_for_shutdown() == SHUTDOWN_crash
+    monkeypatch.undo()
+    domain.destroy()
     assert [info.domain for info in control.domain_list()] == [0]
 
 

@@ -8,6 +8,7 @@ translator's. Time passes by the host's clock, not by instructions.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from euxen.cpu.unicorn.library import Library, LibraryError
 
 UC_ARCH_X86, UC_MODE_64 = 4, 8
 UC_PROT_ALL = 7
+UC_ERR_NOMEM = 1
 UC_HOOK_INTR, UC_HOOK_INSN_INVALID = 1 << 0, 1 << 14
 UC_CTL_WRITE_1 = 1 << 26 | 1 << 30
 UC_CTL_UC_USE_EXITS, UC_CTL_TCG_BUFFER_SIZE = 4, 13
@@ -94,7 +96,7 @@ class UnicornEngine:
             cls.library = Library(cache, replacements())
 
     def __init__(self, ram: int, frames: int) -> None:
-        """``ram`` is the host address of machine frame 0 of ``frames``. Raises LibraryError."""
+        """``ram`` is the host address of machine frame 0 of ``frames``. Raises LibraryError or OSError."""
         if self.library is None:
             raise LibraryError("UnicornEngine.prepare has to be called first")
         self._lib = self.library.lib
@@ -119,6 +121,8 @@ class UnicornEngine:
         return uc
 
     def _check(self, error: int) -> None:
+        if error == UC_ERR_NOMEM:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         if error:
             raise LibraryError(f"libunicorn refuses to make a CPU: its error {error}")
 

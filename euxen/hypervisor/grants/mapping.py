@@ -17,6 +17,7 @@ from euxen.abi.grant_table import (
     GnttabMapGrantRef,
 )
 from euxen.cpu.native.language import load16, load32, load64, native, store16, store32, store64, ult
+from euxen.cpu.native.spinlock import lock, unlock
 from euxen.hypervisor.domain_list import get_domain_by_id, put_domain
 from euxen.hypervisor.grants.entries import (
     V1_FRAME,
@@ -47,7 +48,6 @@ from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.page import frame_of, get_page, get_page_from_mfn, page_of, put_page
 from euxen.hypervisor.mm.pagetable import get_page_type, put_page_type
 from euxen.hypervisor.records import DomainRecord
-from euxen.hypervisor.spinlock import lock, unlock
 
 ONLY_IN_PAGE_TABLES = GNTMAP_device_map | GNTMAP_application_map | GNTMAP_contains_pte
 

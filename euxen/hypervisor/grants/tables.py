@@ -27,6 +27,7 @@ from euxen.cpu.native.language import (
     store64,
     ult,
 )
+from euxen.cpu.native.spinlock import lock, unlock
 from euxen.hypervisor.grants.entries import (
     V2_FRAME,
     active_entry,
@@ -51,7 +52,6 @@ from euxen.hypervisor.mm.page import (
     share_xen_page_with_guest,
 )
 from euxen.hypervisor.records import DomainRecord, PageInfo
-from euxen.hypervisor.spinlock import lock, unlock
 
 ENTRY_V1 = 8
 STATUS_FLAGS = GTF_reading | GTF_writing

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from euxen.abi.grant_table import GTF_accept_transfer, GTF_transfer_committed, GTF_transfer_completed
 from euxen.cpu.native.language import cas64, load32, load64, native, or8, store32, store64, ult
+from euxen.cpu.native.spinlock import lock, unlock
 from euxen.hypervisor.grants.entries import RETRIES, V1_FRAME, V2_FRAME, nr_grant_entries, shared_entry, table_of
 from euxen.hypervisor.grants.records import GrantTableRecord
 from euxen.hypervisor.mm.page import adjust_tot_pages, own_page
 from euxen.hypervisor.records import DomainRecord, MachineRecord
-from euxen.hypervisor.spinlock import lock, unlock
 
 
 @native

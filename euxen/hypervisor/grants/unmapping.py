@@ -19,6 +19,7 @@ from euxen.abi.grant_table import (
     GnttabUnmapGrantRef,
 )
 from euxen.cpu.native.language import load32, load64, native, store16, store64, ult
+from euxen.cpu.native.spinlock import lock, unlock
 from euxen.hypervisor.domain_list import get_domain_by_id, put_domain
 from euxen.hypervisor.grants.entries import (
     active_entry,
@@ -44,7 +45,6 @@ from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.page import page_of, put_page
 from euxen.hypervisor.mm.pagetable import put_page_and_type, put_page_type
 from euxen.hypervisor.records import DomainRecord
-from euxen.hypervisor.spinlock import lock, unlock
 from euxen.hypervisor.traps import CRASH_GRANTER_GONE, crash
 
 MAPPED = GNTMAP_device_map | GNTMAP_host_map

@@ -27,8 +27,8 @@ MAX_EXTENTS = 0xFFFF_FFFF >> COMMAND_BITS
 E820MAX = 1024
 E820_ENTRY = struct.Struct("<QQI")
 """struct e820entry: address, bytes, E820_*."""
-EXTENTS_AT_ONCE = 256
-"""After so many, others go first."""
+FRAMES_AT_ONCE = 2048
+"""After so many, which takes some ms, others go first."""
 
 
 def memory_op(caller: Caller, command: int, argument: int, *_rest: int) -> int:
@@ -66,10 +66,13 @@ def _reservation(caller: Caller, operation: int, argument: int, start: int) -> i
 def _extents(
     caller: Caller, domain: Domain, operation: int, op: abi.XenMemoryReservation, start: int, argument: int
 ) -> int:
-    number = start
+    number = pause = start
     while number < op.nr_extents:
-        if number >= start + EXTENTS_AT_ONCE and (caller.hypercall_preempt_check() or caller.domain is domain):
-            raise Continuation(number << COMMAND_BITS | operation, argument)
+        if number - pause << op.extent_order >= FRAMES_AT_ONCE:
+            if caller.hypercall_preempt_check() or caller.domain is domain:
+                raise Continuation(number << COMMAND_BITS | operation, argument)
+            domain.machine.let_others()
+            pause = number
         if operation == abi.XENMEM_populate_physmap and op.extent_order == 0:
             number = _populate_many(caller, domain, op, number)
             if number == op.nr_extents:

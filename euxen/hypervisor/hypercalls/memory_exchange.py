@@ -20,7 +20,8 @@ from euxen.hypervisor.hypercalls.extents import MAX_ORDER, WORD, changing, domai
 from euxen.hypervisor.mm import heap, reservation
 from euxen.hypervisor.mm import page as pg
 
-CHUNKS_AT_ONCE = 32
+CHUNKS_AT_ONCE, FRAMES_AT_ONCE = 32, 2048
+"""After so many of either, others go first."""
 NR_EXCHANGED = abi.XenMemoryExchange.offsets["nr_exchanged"]
 
 
@@ -61,7 +62,8 @@ def _exchange(caller: Caller, op: abi.XenMemoryExchange, argument: int) -> None:
     domain = domain_named(caller, inside.domid, xsm.memory_exchange)
     op.nr_exchanged = chunk * given
     with changing(caller, domain, abi.XENMEM_exchange, argument):
-        for number in range(chunk, min(chunk + CHUNKS_AT_ONCE, inside.nr_extents // given)):
+        at_once = min(CHUNKS_AT_ONCE, FRAMES_AT_ONCE >> order)
+        for number in range(chunk, min(chunk + at_once, inside.nr_extents // given)):
             _Chunk(caller, domain, op, number * given, given, number * taken, taken).exchange()
             op.nr_exchanged = (number + 1) * given
 

@@ -1,4 +1,4 @@
-"""mmu_update, mmuext_op and update_va_mapping for more than a domain's own: what ``mm.mmu`` leaves to Python.
+"""mmu_update, mmuext_op and update_va_mapping for more than a domain's own: what ``mm`` leaves to Python.
 
 Source: do_mmu_update, do_mmuext_op and do_update_va_mapping_otherdomain in xen/arch/x86/mm.c.
 """
@@ -14,7 +14,7 @@ from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import Continuation, XenError
 from euxen.hypervisor.foreign import PageOwner, check_mmu_update
 from euxen.hypervisor.hypercalls.extents import changing
-from euxen.hypervisor.mm import mmu
+from euxen.hypervisor.mm import mmu, mmuext
 from euxen.hypervisor.vcpu import Vcpu
 
 
@@ -51,7 +51,7 @@ def mmuext_op(vcpu: Vcpu, operations: int, count: int, done: int, foreign: int, 
     arguments = (operations, count, done, foreign)
     stopped = changing(vcpu, owner.domain, *arguments) if owner.domain is not None else contextlib.nullcontext()
     with stopped:
-        return _result(vcpu, mmu.mmuext_op(vcpu.block, *arguments, owner.record.address))
+        return _result(vcpu, mmuext.mmuext_op(vcpu.block, *arguments, owner.record.address))
 
 
 def check_owner(caller: Domain, owner: PageOwner) -> None:

@@ -50,7 +50,8 @@ from euxen.hypervisor.descriptors import do_set_gdt, do_update_descriptor
 from euxen.hypervisor.event_channel import evtchn_close, evtchn_send, evtchn_unmask
 from euxen.hypervisor.grants.operations import do_grant_table_op
 from euxen.hypervisor.guest_access import addr_ok, copy_from_guest, copy_to_guest, get_guest, put_guest
-from euxen.hypervisor.mm.mmu import do_mmu_update, do_mmuext_op, do_update_va_mapping
+from euxen.hypervisor.mm.mmu import do_mmu_update, do_update_va_mapping
+from euxen.hypervisor.mm.mmuext import do_mmuext_op
 from euxen.hypervisor.records import DomainRecord, VcpuRecord
 from euxen.hypervisor.sched import block_enable_events
 from euxen.hypervisor.time import (

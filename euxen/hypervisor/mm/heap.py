@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from euxen.abi.errno import XEN_EINVAL, XEN_ENOMEM
 from euxen.cpu.native.language import ctz, fill, load64, native, shr, store64, ult
+from euxen.cpu.native.spinlock import lock, unlock
 from euxen.hypervisor.records import PAGE_INFO_SHIFT, PAGE_SHIFT, PAGE_SIZE, DomainRecord, MachineRecord, PageInfo
-from euxen.hypervisor.spinlock import lock, unlock
 
 PGC_need_scrub = 1 << 61
 WORD_ORDER = 6
@@ -210,11 +210,12 @@ def next_dirty(machine: int, frame: int) -> int:
 
 
 @native
-def take_dirty(machine: int, first: int) -> int:
+def take_dirty(machine: int, first: int, most: int) -> int:
     """Take the free frames from ``first`` on that would have to be cleared, so that nobody gets them; how many."""
     lock(machine + MachineRecord.heap_lock)
+    last = min(first + most, load64(machine + MachineRecord.heap_top))
     end = first
-    while end < load64(machine + MachineRecord.heap_top) and _is_dirty(machine, end):
+    while end < last and _is_dirty(machine, end):
         end += 1
     _mark(machine, first, end - first, 0)
     unlock(machine + MachineRecord.heap_lock)

@@ -162,10 +162,16 @@ def get_page_from_mfn(domain: int, frame: int) -> int:
 
 @native
 def share_xen_page_with_guest(domain: int, frame: int) -> int:
-    """Let a domain have a frame of Xen's, writable. It comes back when the domain is no more."""
+    """Let a domain have a frame of Xen's, writable. It comes back when the domain is no more.
+
+    Of a domain that is dying nobody can have it: none of its pages will be let go of any more.
+    """
     page = page_of(load64(domain + DomainRecord.machine), frame)
+    forget_code(domain, frame)
     store64(page + PageInfo.type_info, PGT_writable_page | PGT_validated | 1)
     store64(page + PageInfo.owner, domain)
+    if load64(domain + DomainRecord.is_dying):
+        return 0
     if add64(domain + DomainRecord.xenheap_pages, 1) == 0:
         add64(domain + DomainRecord.refcnt, 1)
     store64(page + PageInfo.count_info, PGC_xen_heap | PGC_allocated | 1)
