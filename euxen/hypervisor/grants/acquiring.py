@@ -87,7 +87,7 @@ def release_grant_for_copy(rd: int, ref: int, readonly: int) -> int:
 
 @native
 def _describe(rd: int, table: int, ref: int, user: int, buf: int) -> int:
-    """Find the frame of a grant, refer to it, and note both in the active entry if that is not in use: GNTST_*."""
+    """Find the frame of a grant that is not in use, refer to it, and note both in the active entry: GNTST_*."""
     shared = shared_entry(table, ref)
     start = 0
     length = pg.PAGE_SIZE
@@ -104,14 +104,13 @@ def _describe(rd: int, table: int, ref: int, user: int, buf: int) -> int:
     if not page:
         return GNTST_bad_page
     active = active_entry(table, ref)
-    if load64(active + ActiveEntry.pin) == 0:
-        store64(active + ActiveEntry.domid, user)
-        store64(active + ActiveEntry.src_domid, load64(rd + DomainRecord.domain_id))
-        store64(active + ActiveEntry.trans_gref, ref)
-        store64(active + ActiveEntry.mfn, frame_of(load64(rd + DomainRecord.machine), page))
-        store64(active + ActiveEntry.start, start)
-        store64(active + ActiveEntry.length, length)
-        store64(active + ActiveEntry.is_sub_page, sub_page)
+    store64(active + ActiveEntry.domid, user)
+    store64(active + ActiveEntry.src_domid, load64(rd + DomainRecord.domain_id))
+    store64(active + ActiveEntry.trans_gref, ref)
+    store64(active + ActiveEntry.mfn, frame_of(load64(rd + DomainRecord.machine), page))
+    store64(active + ActiveEntry.start, start)
+    store64(active + ActiveEntry.length, length)
+    store64(active + ActiveEntry.is_sub_page, sub_page)
     store64(buf + CopyBuf.page, page)
     return GNTST_okay
 
@@ -174,7 +173,8 @@ def _acquire_direct(rd: int, ref: int, user: int, readonly: int, buf: int, may_b
     status = _may_pin(table, ref, user, readonly)
     if status == GNTST_okay:
         active = active_entry(table, ref)
-        wants = _wants_status(load64(active + ActiveEntry.pin), readonly)
+        pin = load64(active + ActiveEntry.pin)
+        wants = _wants_status(pin, readonly)
         transitive = _is_transitive(table, ref)
         if transitive and may_be_transitive:
             unlock(table)
@@ -184,10 +184,11 @@ def _acquire_direct(rd: int, ref: int, user: int, readonly: int, buf: int, may_b
         if status == GNTST_okay:
             if transitive:
                 status = GNTST_general_error
-            elif wants:
-                status = _describe(rd, table, ref, user, buf)
-            else:
+            elif pin:
+                # What is in use is what it was: the guest may have written another frame into the entry.
                 status = _refer(rd, active, buf)
+            else:
+                status = _describe(rd, table, ref, user, buf)
             if status == GNTST_okay:
                 _count(table, active, readonly, buf)
             else:
