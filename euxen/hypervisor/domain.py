@@ -360,12 +360,12 @@ class Domain:
         """Step by step (domain_relinquish_resources)."""
         machine, domain = self.machine.record.address, self.record.address
         # First: after it nobody sends to this domain, and all that makes an event pending can go.
-        self.event_channels.destroy()
+        yield from self.event_channels.destroy()
         yield
         for vcpu in self._vcpus:
             vcpu.release()
-        self.grant_table.release_mappings()
-        yield
+        while self.grant_table.release_mappings():
+            yield
         while teardown.relinquish(machine, domain):
             if self.engine is not None:
                 # It was for the domain's vCPUs, and they run no more.

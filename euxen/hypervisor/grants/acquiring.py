@@ -158,10 +158,13 @@ def _may_pin(table: int, ref: int, user: int, readonly: int) -> int:
 
 
 @native
-def _is_transitive(table: int, ref: int) -> int:
-    """Whether a grant stands for one in a third domain."""
+def _is_transitive(rd: int, table: int, ref: int) -> int:
+    """Whether a grant stands for one in a third domain. One that is in use is what it was."""
     if load64(table + GrantTableRecord.version) == 1:
         return 0
+    active = active_entry(table, ref)
+    if load64(active + ActiveEntry.pin):
+        return 1 if load64(active + ActiveEntry.src_domid) != load64(rd + DomainRecord.domain_id) else 0
     return 1 if flags_of(shared_entry(table, ref)) & GTF_type_mask == GTF_transitive else 0
 
 
@@ -175,7 +178,7 @@ def _acquire_direct(rd: int, ref: int, user: int, readonly: int, buf: int, may_b
         active = active_entry(table, ref)
         pin = load64(active + ActiveEntry.pin)
         wants = _wants_status(pin, readonly)
-        transitive = _is_transitive(table, ref)
+        transitive = _is_transitive(rd, table, ref)
         if transitive and may_be_transitive:
             unlock(table)
             return AGAIN
@@ -264,16 +267,21 @@ def _acquire_transitive(rd: int, ref: int, user: int, readonly: int, buf: int) -
     pin = 0
     if status == GNTST_okay:
         pin = load64(active_entry(table, ref) + ActiveEntry.pin)
-        if not _is_transitive(table, ref):
+        if not _is_transitive(rd, table, ref):
             status = AGAIN
         elif _wants_status(pin, readonly):
             status = set_status(table, ref, readonly, 0, user)
     if status != GNTST_okay:
         unlock(table)
         return status
-    shared = shared_entry(table, ref)
-    trans_domid = load16(shared + TRANS_DOMID)
-    gref = load32(shared + TRANS_GREF)
+    if pin:
+        active = active_entry(table, ref)
+        trans_domid = load64(active + ActiveEntry.src_domid)
+        gref = load64(active + ActiveEntry.trans_gref)
+    else:
+        shared = shared_entry(table, ref)
+        trans_domid = load16(shared + TRANS_DOMID)
+        gref = load32(shared + TRANS_GREF)
     unlock(table)
     own = load64(rd + DomainRecord.domain_id)
     td = 0 if trans_domid == own else get_domain_by_id(load64(rd + DomainRecord.machine), trans_domid)
