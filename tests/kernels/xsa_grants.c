@@ -49,7 +49,11 @@ TEST(xsa_134_swap_before_all_else)
     CHECK_EQ(swap(GNTTAB_RESERVED_CONSOLE, 512), GNTST_bad_gntref);
     prepare();
     CHECK_EQ(table[GNTTAB_RESERVED_CONSOLE].frame, start_info->console.domU.mfn);
-    CHECK_EQ(table[REF].flags, 0);
+    for ( unsigned int i = 0; i < 8; i++ )
+        table[REF + i].frame = 100 + i;
+    CHECK_EQ(swap(REF, REF + 4), GNTST_okay);
+    for ( unsigned int i = 0; i < 8; i++ )
+        CHECK_EQ(table[REF + i].frame, i % 4 ? 100 + i : 104 - i);
 }
 
 /* The way from one version to the other and back gives frames for status words, and takes all of them. */
