@@ -793,6 +793,53 @@ TEST(physical_machine)
     CHECK_EQ(hypercall(sysctl, &op), -XEN_EACCES);
 }
 
+/* Numbers that nobody has memory for, here or there: what could take for ever is refused, or is nothing special. */
+TEST(numbers_that_are_too_large)
+{
+    u8 *bits;
+    struct child child;
+    struct xen_domctl op;
+    struct xen_sysctl host = new_sysctl(XEN_SYSCTL_availheap);
+
+    new_child(&child);
+    bits = alloc_page();
+    REQUIRE_EQ(map(bits + PAGE_SIZE, 0), 0);
+    host.u.availheap.node = -1;
+    host.u.availheap.max_bitwidth = ~0u;
+    REQUIRE_EQ(hypercall(sysctl, &host), 0);
+    CHECK_EQ(host.u.availheap.avail_bytes, free_pages() * PAGE_SIZE);
+    host.u.availheap.min_bitwidth = ~0u;
+    REQUIRE_EQ(hypercall(sysctl, &host), 0);
+    CHECK_EQ(host.u.availheap.avail_bytes, 0);
+    host.u.availheap.max_bitwidth = 1;
+    REQUIRE_EQ(hypercall(sysctl, &host), 0);
+    CHECK_EQ(host.u.availheap.avail_bytes, 0);
+
+    op = new_domctl(XEN_DOMCTL_getnodeaffinity, child.domid);
+    op.u.nodeaffinity.nodemap.nr_bits = ~0u;
+    set_xen_guest_handle(op.u.nodeaffinity.nodemap.bitmap, bits);
+    CHECK_EQ(domctl(&op), -XEN_EFAULT);
+    op.u.nodeaffinity.nodemap.nr_bits = 8 * PAGE_SIZE;
+    memset(bits, 0xff, PAGE_SIZE);
+    CHECK_EQ(domctl(&op), 0);
+    CHECK_EQ(bits[0], 1);
+    for ( unsigned int i = 1; i < PAGE_SIZE; i++ )
+        CHECK_EQ(bits[i], 0);
+
+    op = new_domctl(XEN_DOMCTL_set_cpu_policy, child.domid);
+    set_xen_guest_handle(op.u.cpu_policy.leaves, (void *)bits);
+    op.u.cpu_policy.nr_leaves = 121;
+    CHECK_EQ(domctl(&op), -XEN_E2BIG);
+    op.u.cpu_policy.nr_leaves = ~0u;
+    CHECK_EQ(domctl(&op), -XEN_E2BIG);
+    op.u.cpu_policy.nr_leaves = 0;
+    set_xen_guest_handle(op.u.cpu_policy.msrs, (void *)bits);
+    op.u.cpu_policy.nr_msrs = ~0u;
+    CHECK_EQ(domctl(&op), -XEN_E2BIG);
+    unmap_child(&child);
+    destroy(child.domid);
+}
+
 TEST(console_ring)
 {
     static char text[256];
