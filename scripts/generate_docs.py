@@ -13,7 +13,7 @@ from pathlib import Path
 
 from euxen.abi import cpufeatureset, features, xen
 from euxen.cpu.policy import BRAND, PV_FEATURES, VENDOR
-from euxen.hypervisor.hypercalls.state import ASSISTS
+from euxen.hypervisor.guest_context import ASSISTS
 from euxen.hypervisor.hypercalls.table import HYPERCALLS
 from euxen.hypervisor.hypercalls.version import FEATURES
 from euxen.toolstack.config.options import OPTIONS, Treatment

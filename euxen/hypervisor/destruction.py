@@ -39,12 +39,12 @@ def _relinquish_resources(domain: Domain) -> Iterator[None]:
     """Step by step (domain_relinquish_resources)."""
     machine, record = domain.machine.record.address, domain.record.address
     # First: after it nobody sends to this domain, and all that makes an event pending can go.
-    domain.event_channels.destroy()
+    yield from domain.event_channels.destroy()
     yield
     for vcpu in domain.all_vcpus:
         vcpu.release()
-    domain.grant_table.release_mappings()
-    yield
+    while domain.grant_table.release_mappings():
+        yield
     while teardown.relinquish_page_tables(machine, record):
         if domain.engine is not None:
             # It was for the domain's vCPUs, and they run no more.

@@ -6,7 +6,7 @@ a guest's hypercall and Domain 0's own code call the same functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from euxen.abi import event_channel as abi
@@ -50,7 +50,7 @@ NR_IRQS_GSI = 16
 NR_PIRQS = NR_IRQS_GSI + 32
 """Those, and as many as Xen keeps for each guest (extra_guest_irqs)."""
 RESET_STEP = 64
-"""After so many ports a reset looks whether others want to go on."""
+"""After so many ports a reset, and the end of a domain, look whether others want to go on."""
 INT_MAX = (1 << 31) - 1
 STATUS = {
     ECS_FREE: abi.EVTCHNSTAT_closed,
@@ -290,9 +290,9 @@ class EventChannels:
 
     def expand_array(self, op: abi.EvtchnExpandArray) -> None:
         """EVTCHNOP_expand_array: a page of event words."""
-        if self._fifo is None:
-            raise XenError(XEN_EOPNOTSUPP)
         with self.domain.machine.lock:
+            if self._fifo is None:
+                raise XenError(XEN_EOPNOTSUPP)
             first, end = self._fifo.add_page(op.array_gfn)
             for port in range(first, min(end, self.size)):
                 raise_saved(self._channel(port))
@@ -343,13 +343,17 @@ class EventChannels:
             self._fifo.destroy()
             self._fifo = None
 
-    def destroy(self) -> None:
-        """The domain dies: close every port, Xen's as well (evtchn_destroy). No other can be bound."""
+    def destroy(self) -> Iterator[None]:
+        """The domain dies: close every port, Xen's as well (evtchn_destroy). No other can be bound.
+
+        Step by step, with the machine's lock held in each.
+        """
         assert self.domain.record["is_dying"]
-        with self.domain.machine.lock:
-            for port in range(1, self.size):
-                native.evtchn_close(self._address, port, 0)
-            self._leave_fifo()
-            self.domain.record["valid_evtchns"] = 0
-            self.domain.machine.evtchn_buckets += self._bucket_memory
-            self._bucket_memory.clear()
+        for port in range(1, self.size):
+            native.evtchn_close(self._address, port, 0)
+            if port % RESET_STEP == 0:
+                yield
+        self._leave_fifo()
+        self.domain.record["valid_evtchns"] = 0
+        self.domain.machine.evtchn_buckets += self._bucket_memory
+        self._bucket_memory.clear()

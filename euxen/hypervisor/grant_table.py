@@ -114,9 +114,9 @@ class GrantTable:
         """The machine frame of a grant in use."""
         return int(self._active.words()[(ref * ActiveEntry.size + ActiveEntry.mfn) // 8])
 
-    def release_mappings(self) -> None:
-        """Give up all that the domain has mapped, for it dies."""
-        unmapping.release_mappings(self.record["domain"])
+    def release_mappings(self) -> bool:
+        """Give up some of what the domain has mapped, for it dies; whether there is more."""
+        return bool(unmapping.release_mappings(self.record["domain"]))
 
     def destroy(self) -> None:
         """Give the frames back. Nobody refers to them any more."""

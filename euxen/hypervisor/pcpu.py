@@ -37,6 +37,8 @@ CR0 = 0x8005_0033
 CR4 = 0x0000_06E0
 EFER = 0xD01
 HF_MP, HF_OSFXSR = 0x200, 1 << 22
+FLAGS_OF_GUESTS = state.LAZY | state.TF | state.NT | state.RF | state.AC | state.ID
+"""What of RFLAGS a vCPU begins with as it was asked for. It always takes interrupts, and never has privileges."""
 X87_CONTROL, MXCSR = 0x37F, 0x1F80
 FAILED = "Xen itself failed on its behalf."
 """Why a domain crashes for which something raised what it must not."""
@@ -93,7 +95,7 @@ class Pcpu:
                 env, segment, selector, 0, 0xFFFF_FFFF if selector else 0, traps.FLAT_DATA if selector else 0
             )
         state.update_hflags(env, traps.GUEST_KERNEL_CPL)
-        self.registers.rflags = regs.rflags | state.IF | 2
+        self.registers.rflags = (regs.rflags & FLAGS_OF_GUESTS) | state.IF | 2
         self.registers.set_word(state.FS + state.BASE, context.fs_base)
         self.registers.set_word(state.GS + state.BASE, context.gs_base_kernel)
         self.registers.set_word(state.KERNEL_GS_BASE, context.gs_base_user)

@@ -7,7 +7,6 @@ import ctypes
 from typing import TYPE_CHECKING
 
 from euxen.abi.arch_x86_xen import (
-    FIRST_RESERVED_GDT_ENTRY,
     VcpuGuestContext,
     VGCF_failsafe_disables_events,
     VGCF_in_kernel,
@@ -19,7 +18,8 @@ from euxen.abi.errno import XEN_EINVAL, XEN_EOPNOTSUPP
 from euxen.abi.vcpu import XEN_RUNSTATE_UPDATE, RUNSTATE_offline, RUNSTATE_runnable, RUNSTATE_running, VcpuRunstateInfo
 from euxen.abi.xen import SharedInfo, VcpuInfo, VcpuTimeInfo, VMASST_TYPE_runstate_update_flag
 from euxen.cpu.native.memory import Memory, Record
-from euxen.hypervisor import descriptors, guest_access, sched, time
+from euxen.cpu.state import IOPL
+from euxen.hypervisor import descriptors, guest_access, guest_context, sched, time
 from euxen.hypervisor.errors import GuestFault, XenError
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm import pagetable, xen_slots
@@ -73,25 +73,26 @@ class Vcpu:
         ctypes.memmove(self.record["vcpu_info"] + TIME, data, len(data))
 
     def set_context(self, context: VcpuGuestContext) -> None:
-        """Give the vCPU its first state (arch_set_info_guest). Raises XenError.
+        """Give the vCPU its first state (arch_set_info_guest). Raises XenError, with nothing changed.
 
         Takes references to the page tables and the GDT that the context names.
         """
-        if context.gdt_ents > FIRST_RESERVED_GDT_ENTRY or context.ldt_ents > 8192:
-            raise XenError(XEN_EINVAL)
         if self.is_initialised:
             raise XenError(XEN_EOPNOTSUPP)
         if self.domain.is_dying:
             # What it referred to would never be let go of.
             raise XenError(XEN_EINVAL)
-        record = self.record
+        guest_context.check(context)
+        self.domain.record["vm_assist"] |= context.vm_assist
         try:
             self._take_pagetables(context)
         except XenError:
             self._destroy_pagetables()
             raise
+        record = self.record
         self._set_traps(context)
         record["flags"] = TF_kernel_mode if context.flags & VGCF_in_kernel else 0
+        record["iopl"] = context.user_regs.rflags & IOPL
         record["kernel_ss"], record["kernel_sp"] = context.kernel_ss | 3, context.kernel_sp
         record["vgc_flags"] = context.flags & (VGCF_failsafe_disables_events | VGCF_syscall_disables_events)
         record["event_callback"] = context.event_callback_eip
@@ -102,7 +103,6 @@ class Vcpu:
         control = VcpuRecord.offsetof("ctrlreg") // 8
         for number in range(8):
             words[control + number] = context.ctrlreg[number]
-        self.domain.record["vm_assist"] |= context.vm_assist
         self.context = context
         self.is_initialised = True
         if context.flags & VGCF_online:
@@ -141,7 +141,7 @@ class Vcpu:
     def _set_traps(self, context: VcpuGuestContext) -> None:
         for vector, trap in enumerate(context.trap_ctxt):
             if trap.address:
-                self.set_trap(vector, trap.cs, trap.flags, trap.address)
+                self.set_trap(vector, trap.cs | 3, trap.flags, trap.address)
 
     def set_trap(self, vector: int, cs: int, flags: int, address: int) -> None:
         """Set one entry of the virtual IDT."""

@@ -248,6 +248,30 @@ def test_two_guests_that_pause_each_other(control: Control) -> None:
     assert [info.domain for info in control.domain_list()] == [0]
 
 
+@pytest.mark.parametrize("privileged", [True, False])
+def test_guests_that_manage_all_the_time_keep_nobody_from_it(control: Control, privileged: bool) -> None:
+    """They have the lock again as soon as they gave it away, or are refused again and again, and Domain 0 gets it."""
+    victim, calm = SmallDomain(control), SmallDomain(control)
+    hogs = [SmallDomain(control, PAUSE_OTHERS) for _ in range(3)]
+    for hog in hogs:
+        domain = control._hypervisor.find(hog.domid)
+        assert domain is not None
+        domain.record["is_privileged"] = int(privileged)
+        XenDomctl(domain=victim.domid).pack_into(hog.mapping.memory, DOMCTL - address(DATA))
+    for domain_to_run in (victim, calm, *hogs):
+        domain_to_run.run()
+    for _ in range(100):
+        control.pause_domain(calm.domid)
+        assert control.physinfo().nr_nodes == 1
+        control.unpause_domain(calm.domid)
+        calm.wait_for_progress()
+    for hog in hogs:
+        hog.wait_for_progress()
+    for domain_to_end in (*hogs, victim, calm):
+        domain_to_end.destroy()
+    assert [info.domain for info in control.domain_list()] == [0]
+
+
 def test_a_watchdog_fires_while_its_domain_is_paused(control: Control) -> None:
     domain = SmallDomain(control, WATCHDOG)
     SchedWatchdog(id=0, timeout=1).pack_into(domain.mapping.memory)

@@ -90,6 +90,9 @@ class Pair:
         assert self.host.hypervisor.domain0.record["active_evtchns"] == 0
 
 
-@pytest.mark.parametrize("test", ["ping_pong", "ping_pong_by_polling", "storm", "churn", "close_both", "one_goes"])
+@pytest.mark.parametrize(
+    "test",
+    ["ping_pong", "ping_pong_by_polling", "storm", "churn", "close_both", "one_goes", "fifo_comes_and_goes", "growth"],
+)
 def test_two_guests(test: str) -> None:
     Pair(test).run_both()

@@ -11,3 +11,8 @@ SPARE = 16 << 20
 @pytest.mark.parametrize("test", kernel_tests("privileged"))
 def test_privileged(test: str) -> None:
     boot("privileged", test, privileged=True, spare=SPARE).check_passed()
+
+
+@pytest.mark.parametrize("test", kernel_tests("xsa_domctl"))
+def test_what_xen_once_got_wrong(test: str) -> None:
+    boot("xsa_domctl", test, privileged=True, spare=SPARE).check_passed()

@@ -211,3 +211,100 @@ GUEST(one_goes)
             gone &= status_of(ports[i]) == EVTCHNSTAT_unbound;
     }
 }
+
+static void send_until_told(void)
+{
+    while ( events[ports[0]] < 2 )
+    {
+        unmask_events();
+        for ( unsigned int i = 1; i < channels; i++ )
+            REQUIRE_EQ(send_event(ports[i]), 0);
+        mask_events();
+    }
+}
+
+static bool all_zero(const void *page)
+{
+    const u64 *words = page;
+
+    for ( unsigned int i = 0; i < PAGE_SIZE / sizeof(*words); i++ )
+        if ( words[i] )
+            return false;
+    return true;
+}
+
+/*
+ * One goes over to the FIFO ABI and back by a reset, again and again, while the other sends. Nothing is written any
+ * more into pages that were for the one when the other is in use.
+ */
+GUEST(fifo_comes_and_goes)
+{
+    static u8 control_page[PAGE_SIZE] PAGE_ALIGNED, words[PAGE_SIZE] PAGE_ALIGNED;
+    evtchn_port_t *console = (evtchn_port_t *)&start_info->console.domU.evtchn;
+    struct evtchn_status status = {.dom = DOMID_SELF, .port = *console};
+    struct evtchn_reset reset = {DOMID_SELF};
+
+    meet();
+    if ( mine )
+    {
+        send_until_told();
+        return;
+    }
+    REQUIRE_EQ(evtchn(EVTCHNOP_status, &status), 0);
+    for ( unsigned int round = 0; round < ROUNDS / 10; round++ )
+    {
+        struct evtchn_init_control init = {.control_gfn = virt_to_mfn(control_page)};
+        struct evtchn_expand_array expand = {virt_to_mfn(words)};
+        struct evtchn_bind_interdomain bind_console = {.remote_dom = 0, .remote_port = status.u.interdomain.port};
+
+        REQUIRE_EQ(evtchn(EVTCHNOP_expand_array, &expand), -XEN_EOPNOTSUPP);
+        REQUIRE_EQ(evtchn(EVTCHNOP_init_control, &init), 0);
+        REQUIRE_EQ(evtchn(EVTCHNOP_expand_array, &expand), 0);
+        while ( !READ_ONCE(((evtchn_fifo_control_block_t *)control_page)->ready) )
+            ;
+        REQUIRE_EQ(evtchn(EVTCHNOP_reset, &reset), 0);
+        memset(control_page, 0, PAGE_SIZE);
+        memset(words, 0, PAGE_SIZE);
+        REQUIRE_EQ(evtchn(EVTCHNOP_bind_interdomain, &bind_console), 0);
+        *console = bind_console.local_port;
+        for ( unsigned int i = 0; i < channels; i++ )
+        {
+            REQUIRE_EQ(bind(theirs + i, &ports[i]), 0);
+            REQUIRE(port_is_pending(ports[i]));
+            clear_port(ports[i]);
+            set_port_mask(ports[i], false);
+        }
+        while ( !port_is_pending(ports[channels - 1]) )
+            ;
+        REQUIRE(all_zero(control_page));
+        REQUIRE(all_zero(words));
+    }
+    REQUIRE_EQ(send_event(ports[0]), 0);
+}
+
+/* One binds all the ports that it may have, for which Xen needs more and more memory, while the other sends. */
+GUEST(growth)
+{
+    struct evtchn_bind_ipi ipi = {.vcpu = 0};
+    unsigned int last = 0;
+    long result;
+
+    meet();
+    if ( mine )
+    {
+        send_until_told();
+        return;
+    }
+    while ( !(result = evtchn(EVTCHNOP_bind_ipi, &ipi)) )
+    {
+        last = ipi.port;
+        for ( unsigned int i = 1; i < channels; i++ )
+            REQUIRE_EQ(status_of(ports[i]), EVTCHNSTAT_interdomain);
+        REQUIRE_EQ(status_of(last), EVTCHNSTAT_ipi);
+    }
+    REQUIRE_EQ(result, -XEN_ENOSPC);
+    REQUIRE_EQ(last, 1023);
+    REQUIRE_EQ(send_event(last), 0);
+    REQUIRE(port_is_pending(last));
+    REQUIRE_EQ(send_event(ports[0]), 0);
+}

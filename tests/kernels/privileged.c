@@ -327,6 +327,70 @@ TEST(vcpu_context)
     destroy(child.domid);
 }
 
+/* What a vCPU cannot have it does not get, and what was taken for it on the way is given back. */
+TEST(contexts_that_are_refused)
+{
+    static vcpu_guest_context_t context, good;
+    struct child child;
+    struct xen_domctl op;
+    u64 free, *fields[] = {
+        &context.user_regs.rip, &context.user_regs.rsp, &context.kernel_sp, &context.fs_base, &context.gs_base_kernel,
+        &context.gs_base_user, &context.event_callback_eip, &context.syscall_callback_eip,
+        &context.failsafe_callback_eip, &context.trap_ctxt[200].address, &context.debugreg[0], &context.debugreg[3],
+    };
+
+    build_child(&child, count_code, count_code_end);
+    op = new_domctl(XEN_DOMCTL_getvcpucontext, child.domid);
+    set_xen_guest_handle(op.u.vcpucontext.ctxt, &good);
+    REQUIRE_EQ(domctl(&op), 0);
+    op.cmd = XEN_DOMCTL_setvcpucontext;
+    set_xen_guest_handle(op.u.vcpucontext.ctxt, &context);
+    REQUIRE_EQ(plain_domctl(XEN_DOMCTL_setvcpucontext, child.domid), 0);
+    free = free_pages();
+#define REFUSED_CONTEXT(change)                 \
+    do {                                        \
+        context = good;                         \
+        change;                                 \
+        CHECK_EQ(domctl(&op), -XEN_EINVAL);     \
+    } while ( 0 )
+    for ( unsigned int i = 0; i < ARRAY_SIZE(fields); i++ )
+        REFUSED_CONTEXT(*fields[i] = NON_CANONICAL);
+    REFUSED_CONTEXT(context.debugreg[1] = XENS_OWN);
+    REFUSED_CONTEXT(context.debugreg[6] = 1ul << 32);
+    REFUSED_CONTEXT(context.debugreg[7] = 1ul << 32);
+    REFUSED_CONTEXT(context.ldt_base = XENS_OWN);
+    REFUSED_CONTEXT(context.ldt_base = 1);
+    REFUSED_CONTEXT(context.ldt_ents = 8193);
+    REFUSED_CONTEXT(context.gdt_ents = 7169);
+    REFUSED_CONTEXT(context.gdt_ents = 512; context.gdt_frames[0] = child.frames[CHILD_L4]);
+    REFUSED_CONTEXT(context.vm_assist = 1u << 6);
+    REFUSED_CONTEXT(context.ctrlreg[3] = xen_pfn_to_cr3(child.frames[CHILD_L3]));
+    REFUSED_CONTEXT(context.ctrlreg[3] = xen_pfn_to_cr3(virt_to_mfn(&context)));
+    REFUSED_CONTEXT(context.ctrlreg[1] = xen_pfn_to_cr3(child.frames[CHILD_L3]));
+    REFUSED_CONTEXT(context.flags &= ~VGCF_in_kernel);
+    CHECK_EQ(plain_domctl(XEN_DOMCTL_getvcpucontext, child.domid), -XEN_ENODATA);
+    CHECK_EQ(free_pages(), free);
+    /* The table of the first is nobody's but the pin's. */
+    struct mmuext_op unpin = {.cmd = MMUEXT_UNPIN_TABLE, .arg1.mfn = child.frames[CHILD_L4]};
+    REQUIRE_EQ(hypercall(mmuext_op, &unpin, 1, NULL, child.domid), 0);
+    REQUIRE_EQ(foreign_mmu_update(virt_to_maddr(child.entries), make_pte(child.frames[CHILD_L4], PTE_RW),
+                                  child.domid), 0);
+    REQUIRE_EQ(mmu_update(virt_to_maddr(child.entries), 0), 0);
+    context = good;
+    /* Privileges that a guest never has, and bits that there are not, are left out. */
+    context.user_regs.rflags = FLAGS_IF | FLAGS_IOPL | 1 << 17 | 3 << 19 | ~0ul << 22;
+    REQUIRE_EQ(domctl(&op), 0);
+    unpause(child.domid);
+    wait_until_it_counts(&child);
+    op.cmd = XEN_DOMCTL_getvcpucontext;
+    set_xen_guest_handle(op.u.vcpucontext.ctxt, &context);
+    REQUIRE_EQ(domctl(&op), 0);
+    CHECK_EQ(context.user_regs.rflags & (FLAGS_IF | FLAGS_IOPL | 1 << 17 | 3 << 19 | ~0ul << 22),
+             FLAGS_IF | FLAGS_IOPL);
+    unmap_child(&child);
+    destroy(child.domid);
+}
+
 TEST(vcpu_info_of_others)
 {
     struct child child;
@@ -727,6 +791,53 @@ TEST(physical_machine)
     op = new_sysctl(XEN_SYSCTL_physinfo);
     op.interface_version--;
     CHECK_EQ(hypercall(sysctl, &op), -XEN_EACCES);
+}
+
+/* Numbers that nobody has memory for, here or there: what could take for ever is refused, or is nothing special. */
+TEST(numbers_that_are_too_large)
+{
+    u8 *bits;
+    struct child child;
+    struct xen_domctl op;
+    struct xen_sysctl host = new_sysctl(XEN_SYSCTL_availheap);
+
+    new_child(&child);
+    bits = alloc_page();
+    REQUIRE_EQ(map(bits + PAGE_SIZE, 0), 0);
+    host.u.availheap.node = -1;
+    host.u.availheap.max_bitwidth = ~0u;
+    REQUIRE_EQ(hypercall(sysctl, &host), 0);
+    CHECK_EQ(host.u.availheap.avail_bytes, free_pages() * PAGE_SIZE);
+    host.u.availheap.min_bitwidth = ~0u;
+    REQUIRE_EQ(hypercall(sysctl, &host), 0);
+    CHECK_EQ(host.u.availheap.avail_bytes, 0);
+    host.u.availheap.max_bitwidth = 1;
+    REQUIRE_EQ(hypercall(sysctl, &host), 0);
+    CHECK_EQ(host.u.availheap.avail_bytes, 0);
+
+    op = new_domctl(XEN_DOMCTL_getnodeaffinity, child.domid);
+    op.u.nodeaffinity.nodemap.nr_bits = ~0u;
+    set_xen_guest_handle(op.u.nodeaffinity.nodemap.bitmap, bits);
+    CHECK_EQ(domctl(&op), -XEN_EFAULT);
+    op.u.nodeaffinity.nodemap.nr_bits = 8 * PAGE_SIZE;
+    memset(bits, 0xff, PAGE_SIZE);
+    CHECK_EQ(domctl(&op), 0);
+    CHECK_EQ(bits[0], 1);
+    for ( unsigned int i = 1; i < PAGE_SIZE; i++ )
+        CHECK_EQ(bits[i], 0);
+
+    op = new_domctl(XEN_DOMCTL_set_cpu_policy, child.domid);
+    set_xen_guest_handle(op.u.cpu_policy.leaves, (void *)bits);
+    op.u.cpu_policy.nr_leaves = 121;
+    CHECK_EQ(domctl(&op), -XEN_E2BIG);
+    op.u.cpu_policy.nr_leaves = ~0u;
+    CHECK_EQ(domctl(&op), -XEN_E2BIG);
+    op.u.cpu_policy.nr_leaves = 0;
+    set_xen_guest_handle(op.u.cpu_policy.msrs, (void *)bits);
+    op.u.cpu_policy.nr_msrs = ~0u;
+    CHECK_EQ(domctl(&op), -XEN_E2BIG);
+    unmap_child(&child);
+    destroy(child.domid);
 }
 
 TEST(console_ring)

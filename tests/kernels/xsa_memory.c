@@ -149,6 +149,64 @@ TEST(xsa_231_nodes_there_are_not)
     CHECK_EQ(current(), start_info->nr_pages);
 }
 
+/* A guest does not get memory to come by for itself, and a PV guest has none. */
+TEST(xsa_14_populate_on_demand)
+{
+    u64 pfn = spare_pfn(0), frame = pfn_to_mfn(pfn);
+    xen_memory_reservation_t op = {.nr_extents = 1, .domid = DOMID_SELF};
+
+    op.extent_start.p = &frame;
+    REQUIRE_EQ(hypercall(memory_op, XENMEM_decrease_reservation, &op), 1);
+    op.extent_start.p = &pfn;
+    op.mem_flags = XENMEMF_populate_on_demand;
+    CHECK_EQ(hypercall(memory_op, XENMEM_populate_physmap, &op), 0);
+    op.nr_extents = 0x100000;
+    op.extent_order = 9;
+    CHECK_EQ(hypercall(memory_op, XENMEM_populate_physmap, &op), 0);
+    CHECK_EQ(pfn, spare_pfn(0));
+    CHECK_EQ(current(), start_info->nr_pages - 1);
+    op.nr_extents = 1;
+    op.extent_order = op.mem_flags = 0;
+    CHECK_EQ(hypercall(memory_op, XENMEM_populate_physmap, &op), 1);
+}
+
+/* Frames that the machine does not have, or that are Xen's, wherever one is named. */
+TEST(xsa_32_frames_there_are_not)
+{
+    u64 end = hypercall(memory_op, XENMEM_maximum_ram_page, NULL);
+    u64 bad[] = {end, end + 1, 1ul << 28, 1ul << 40, (1ul << 40) - 1, 1ul << 51, 1ul << 52, (1ul << 52) - 1, ~0ul, 1};
+    static const unsigned int commands[] = {
+        MMUEXT_PIN_L1_TABLE, MMUEXT_PIN_L2_TABLE, MMUEXT_PIN_L3_TABLE, MMUEXT_PIN_L4_TABLE, MMUEXT_UNPIN_TABLE,
+        MMUEXT_NEW_BASEPTR, MMUEXT_NEW_USER_BASEPTR, MMUEXT_CLEAR_PAGE, MMUEXT_COPY_PAGE,
+    };
+    u64 mine = virt_to_mfn(alloc_page());
+
+    for ( unsigned int i = 0; i < ARRAY_SIZE(bad); i++ )
+    {
+        u64 frame = bad[i], pfn = spare_pfn(0);
+        struct vcpu_register_vcpu_info info = {.mfn = frame};
+        struct evtchn_init_control control = {.control_gfn = frame};
+        xen_memory_reservation_t gone = {.nr_extents = 1, .domid = DOMID_SELF};
+        xen_memory_exchange_t exchange = exchange_of(&frame, &pfn, 1);
+
+        for ( unsigned int j = 0; j < ARRAY_SIZE(commands); j++ )
+            if ( frame != ~0ul || commands[j] != MMUEXT_NEW_USER_BASEPTR )
+                CHECK(mmuext(commands[j], frame, frame) < 0);
+        CHECK(mmuext(MMUEXT_COPY_PAGE, mine, frame) < 0);
+        CHECK(mmuext(MMUEXT_COPY_PAGE, frame, mine) < 0);
+        CHECK(mmu_update(frame * PAGE_SIZE, 0) < 0);
+        CHECK(mmu_update(frame * PAGE_SIZE | MMU_MACHPHYS_UPDATE, 5) < 0);
+        CHECK(hypercall(update_descriptor, frame * PAGE_SIZE, 0) < 0);
+        CHECK(hypercall(set_gdt, &frame, 512) < 0);
+        CHECK(hypercall(vcpu_op, VCPUOP_register_vcpu_info, 0, &info) < 0);
+        CHECK(hypercall(event_channel_op, EVTCHNOP_init_control, &control) < 0);
+        gone.extent_start.p = &frame;
+        CHECK_EQ(hypercall(memory_op, XENMEM_decrease_reservation, &gone), 0);
+        CHECK(hypercall(memory_op, XENMEM_exchange, &exchange) < 0);
+    }
+    CHECK_EQ(current(), start_info->nr_pages);
+}
+
 /* No way leads beyond what the guest may have. */
 TEST(xsa_385_memory_limit)
 {

@@ -343,3 +343,29 @@ TEST(xsa_287_tables_that_are_given_back)
     }
     CHECK_EQ(mmuext(MMUEXT_UNPIN_TABLE, mfns[0], 0), 0);
 }
+
+/* BTS and its like reach bits far away from their operand. What they reach is what is checked and changed. */
+TEST(xsa_195_bits_far_from_their_operand)
+{
+    u64 *table = make_tables(), *other = alloc_page();
+    u64 mfn = virt_to_mfn(other), clear = PTE_RO | PAGE_GLOBAL;
+
+    REQUIRE_EQ(hypercall(vm_assist, VMASST_CMD_enable, VMASST_TYPE_writable_pagetables), 0);
+    REQUIRE_EQ(mmu_update(virt_to_maddr(&table[3]), make_pte(mfn, PTE_RO)), 0);
+    /* Bit 6 of entry 3 from entry 0, from the last, and from far below and above. */
+    CHECK_EQ(TRAP_OF("btsq %1, (%0)", :: "r"(table), "r"(3ul * 64 + 6) : "memory"), NO_TRAP);
+    CHECK_EQ(table[3], make_pte(mfn, clear | PAGE_DIRTY));
+    CHECK_EQ(TRAP_OF("btrq %1, (%0)", :: "r"(&table[511]), "r"(-508l * 64 + 6) : "memory"), NO_TRAP);
+    CHECK_EQ(table[3], make_pte(mfn, clear));
+    CHECK_EQ(TRAP_OF("btcq %1, (%0)", :: "r"((u64)table - (1ul << 32)), "r"((8ul << 32) + 3 * 64 + 6) : "memory"),
+             NO_TRAP);
+    CHECK_EQ(table[3], make_pte(mfn, clear | PAGE_DIRTY));
+    CHECK_EQ(TRAP_OF("lock btrq %1, (%0)", :: "r"((u64)table + (1ul << 33)), "r"(-(16l << 32) + 3 * 64 + 6) : "memory"),
+             NO_TRAP);
+    CHECK_EQ(table[3], make_pte(mfn, clear));
+    /* The bits of a frame number are no bits to be set, and those beyond the table are somebody else's. */
+    CHECK_EQ(TRAP_OF("btsq %1, (%0)", :: "r"(table), "r"(3ul * 64 + 45) : "memory"), X86_PF);
+    CHECK_EQ(table[3], make_pte(mfn, clear));
+    CHECK_EQ(TRAP_OF("btsq %1, (%0)", :: "r"(table), "r"((XENS_OWN - (u64)table) * 8) : "memory"), X86_PF);
+    CHECK_EQ(TRAP_OF("btsq %1, (%0)", :: "r"(NON_CANONICAL), "r"(64ul) : "memory"), X86_GP);
+}

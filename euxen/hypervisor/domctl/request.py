@@ -76,6 +76,10 @@ class Domctl:
             self.caller.write(self.address + DOMAIN, domid.to_bytes(2, "little"))
 
 
+CHUNK = 4096
+"""A bit map is written so many bytes at a time: it can be said to be larger than all memory."""
+
+
 def read_bitmap(caller: Caller, bitmap: XenctlBitmap, bits: int) -> int:
     """The first ``bits`` bits of a caller's bit map; those that it has not are 0 (xenctl_bitmap_to_bitmap)."""
     known = min(bitmap.nr_bits, bits)
@@ -88,5 +92,5 @@ def write_bitmap(caller: Caller, bitmap: XenctlBitmap, value: int, bits: int) ->
     size = (bitmap.nr_bits + 7) // 8
     known = min(size, (bits + 7) // 8)
     data = (value & (1 << 8 * known) - 1).to_bytes(known, "little")
-    if size:
-        caller.write(bitmap.bitmap, data.ljust(size, b"\0"))
+    for at in range(0, size, CHUNK):
+        caller.write(bitmap.bitmap + at, data[at : at + CHUNK].ljust(min(CHUNK, size - at), b"\0"))

@@ -24,6 +24,7 @@ from euxen.abi.vcpu import RUNSTATE_running
 from euxen.hypervisor import sched
 from euxen.hypervisor.domctl.request import Domctl, read_bitmap, write_bitmap
 from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.guest_context import canonical
 from euxen.hypervisor.machine import SCHEDULER_ID
 from euxen.hypervisor.vcpu_context import get_context
 
@@ -31,7 +32,6 @@ EXTENDED_FROM = XenDomctlExtVcpucontext.offsetof("vmce")
 """Where what a caller may leave out begins."""
 XSAVE_HEADER = 16
 """XCR0, and all that was ever in it. There is no XSAVE, so both are 0, and no area follows."""
-CANONICAL_BITS = 47
 
 
 def max_vcpus(request: Domctl) -> None:
@@ -88,20 +88,12 @@ def set_ext_vcpucontext(request: Domctl) -> None:
     vcpu = request.vcpu(op.vcpu)
     if request.domain is request.caller.domain:
         raise XenError(XEN_ESRCH)
-    if (
-        op.size_ < EXTENDED_FROM
-        or not _canonical(op.sysenter_callback_eip)
-        or not _canonical(op.syscall32_callback_eip)
-    ):
+    if op.size_ < EXTENDED_FROM or not canonical(op.sysenter_callback_eip) or not canonical(op.syscall32_callback_eip):
         raise XenError(XEN_EINVAL)
     with request.domain.paused():
         for call in ("sysenter", "syscall32"):
             vcpu.record[f"{call}_callback"] = getattr(op, f"{call}_callback_eip")
             vcpu.record[f"{call}_disables_events"] = int(bool(getattr(op, f"{call}_disables_events")))
-
-
-def _canonical(address: int) -> bool:
-    return address >> CANONICAL_BITS in (0, (1 << 64 - CANONICAL_BITS) - 1)
 
 
 def getvcpuextstate(request: Domctl) -> None:

@@ -87,7 +87,7 @@ def release_grant_for_copy(rd: int, ref: int, readonly: int) -> int:
 
 @native
 def _describe(rd: int, table: int, ref: int, user: int, buf: int) -> int:
-    """Find the frame of a grant, refer to it, and note both in the active entry if that is not in use: GNTST_*."""
+    """Find the frame of a grant that is not in use, refer to it, and note both in the active entry: GNTST_*."""
     shared = shared_entry(table, ref)
     start = 0
     length = pg.PAGE_SIZE
@@ -104,14 +104,13 @@ def _describe(rd: int, table: int, ref: int, user: int, buf: int) -> int:
     if not page:
         return GNTST_bad_page
     active = active_entry(table, ref)
-    if load64(active + ActiveEntry.pin) == 0:
-        store64(active + ActiveEntry.domid, user)
-        store64(active + ActiveEntry.src_domid, load64(rd + DomainRecord.domain_id))
-        store64(active + ActiveEntry.trans_gref, ref)
-        store64(active + ActiveEntry.mfn, frame_of(load64(rd + DomainRecord.machine), page))
-        store64(active + ActiveEntry.start, start)
-        store64(active + ActiveEntry.length, length)
-        store64(active + ActiveEntry.is_sub_page, sub_page)
+    store64(active + ActiveEntry.domid, user)
+    store64(active + ActiveEntry.src_domid, load64(rd + DomainRecord.domain_id))
+    store64(active + ActiveEntry.trans_gref, ref)
+    store64(active + ActiveEntry.mfn, frame_of(load64(rd + DomainRecord.machine), page))
+    store64(active + ActiveEntry.start, start)
+    store64(active + ActiveEntry.length, length)
+    store64(active + ActiveEntry.is_sub_page, sub_page)
     store64(buf + CopyBuf.page, page)
     return GNTST_okay
 
@@ -159,10 +158,13 @@ def _may_pin(table: int, ref: int, user: int, readonly: int) -> int:
 
 
 @native
-def _is_transitive(table: int, ref: int) -> int:
-    """Whether a grant stands for one in a third domain."""
+def _is_transitive(rd: int, table: int, ref: int) -> int:
+    """Whether a grant stands for one in a third domain. One that is in use is what it was."""
     if load64(table + GrantTableRecord.version) == 1:
         return 0
+    active = active_entry(table, ref)
+    if load64(active + ActiveEntry.pin):
+        return 1 if load64(active + ActiveEntry.src_domid) != load64(rd + DomainRecord.domain_id) else 0
     return 1 if flags_of(shared_entry(table, ref)) & GTF_type_mask == GTF_transitive else 0
 
 
@@ -174,8 +176,9 @@ def _acquire_direct(rd: int, ref: int, user: int, readonly: int, buf: int, may_b
     status = _may_pin(table, ref, user, readonly)
     if status == GNTST_okay:
         active = active_entry(table, ref)
-        wants = _wants_status(load64(active + ActiveEntry.pin), readonly)
-        transitive = _is_transitive(table, ref)
+        pin = load64(active + ActiveEntry.pin)
+        wants = _wants_status(pin, readonly)
+        transitive = _is_transitive(rd, table, ref)
         if transitive and may_be_transitive:
             unlock(table)
             return AGAIN
@@ -184,10 +187,11 @@ def _acquire_direct(rd: int, ref: int, user: int, readonly: int, buf: int, may_b
         if status == GNTST_okay:
             if transitive:
                 status = GNTST_general_error
-            elif wants:
-                status = _describe(rd, table, ref, user, buf)
-            else:
+            elif pin:
+                # What is in use is what it was: the guest may have written another frame into the entry.
                 status = _refer(rd, active, buf)
+            else:
+                status = _describe(rd, table, ref, user, buf)
             if status == GNTST_okay:
                 _count(table, active, readonly, buf)
             else:
@@ -263,16 +267,21 @@ def _acquire_transitive(rd: int, ref: int, user: int, readonly: int, buf: int) -
     pin = 0
     if status == GNTST_okay:
         pin = load64(active_entry(table, ref) + ActiveEntry.pin)
-        if not _is_transitive(table, ref):
+        if not _is_transitive(rd, table, ref):
             status = AGAIN
         elif _wants_status(pin, readonly):
             status = set_status(table, ref, readonly, 0, user)
     if status != GNTST_okay:
         unlock(table)
         return status
-    shared = shared_entry(table, ref)
-    trans_domid = load16(shared + TRANS_DOMID)
-    gref = load32(shared + TRANS_GREF)
+    if pin:
+        active = active_entry(table, ref)
+        trans_domid = load64(active + ActiveEntry.src_domid)
+        gref = load64(active + ActiveEntry.trans_gref)
+    else:
+        shared = shared_entry(table, ref)
+        trans_domid = load16(shared + TRANS_DOMID)
+        gref = load32(shared + TRANS_GREF)
     unlock(table)
     own = load64(rd + DomainRecord.domain_id)
     td = 0 if trans_domid == own else get_domain_by_id(load64(rd + DomainRecord.machine), trans_domid)

@@ -16,6 +16,7 @@ from euxen.abi.arch_x86_xen import (
 from euxen.abi.errno import XEN_EINVAL, XEN_ENOSYS
 from euxen.abi.nmi import XENNMI_register_callback, XENNMI_unregister_callback, XennmiCallback
 from euxen.hypervisor.errors import Continuation, XenError
+from euxen.hypervisor.guest_context import canonical
 from euxen.hypervisor.vcpu import Vcpu
 
 NMI_VECTOR = 2
@@ -29,11 +30,6 @@ STAYING = {
     abi.CALLBACKTYPE_sysenter,
 }
 """What can be registered elsewhere, but not unregistered."""
-
-
-def canonical(address: int) -> bool:
-    """Whether a 64-bit address is one that a CPU accepts."""
-    return (address >> 47) in (0, 0x1FFFF)
 
 
 def _check(address: int) -> int:

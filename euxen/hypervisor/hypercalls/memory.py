@@ -59,6 +59,9 @@ def _reservation(caller: Caller, operation: int, argument: int, start: int) -> i
         return start
     if not op.mem_flags & abi.XENMEMF_vnode and not propagate_node(caller, op.mem_flags):
         return start
+    if operation == abi.XENMEM_populate_physmap and op.mem_flags & abi.XENMEMF_populate_on_demand:
+        # Nobody may ask for that for himself, and for other PV guests nothing comes of it.
+        return start if domain is caller.domain else max(start, int(op.nr_extents))
     with changing(caller, domain, start << COMMAND_BITS | operation, argument):
         return _extents(caller, domain, operation, op, start, argument)
 

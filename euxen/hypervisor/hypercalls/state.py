@@ -7,13 +7,6 @@ from euxen.abi.errno import XEN_EINVAL, XEN_ENODEV, XEN_ENOSYS, XEN_EOPNOTSUPP, 
 from euxen.abi.xen import (
     VMASST_CMD_disable,
     VMASST_CMD_enable,
-    VMASST_TYPE_4gb_segments,
-    VMASST_TYPE_4gb_segments_notify,
-    VMASST_TYPE_architectural_iopl,
-    VMASST_TYPE_m2p_strict,
-    VMASST_TYPE_pae_extended_cr3,
-    VMASST_TYPE_runstate_update_flag,
-    VMASST_TYPE_writable_pagetables,
 )
 from euxen.cpu import state
 from euxen.cpu.descriptor import data_fault, install
@@ -21,17 +14,9 @@ from euxen.cpu.native.language import signed
 from euxen.cpu.registers import Registers
 from euxen.hypervisor import ctrlreg, descriptors, guest_access
 from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.guest_context import ASSISTS
 from euxen.hypervisor.vcpu import Vcpu
 
-ASSISTS = {
-    VMASST_TYPE_4gb_segments,
-    VMASST_TYPE_4gb_segments_notify,
-    VMASST_TYPE_writable_pagetables,
-    VMASST_TYPE_pae_extended_cr3,
-    VMASST_TYPE_architectural_iopl,
-    VMASST_TYPE_runstate_update_flag,
-    VMASST_TYPE_m2p_strict,
-}
 DR6_RESERVED_ONES = 0xFFFF_0FF0
 DR6_WRITABLE = 0xE00F
 DR7_RESERVED_ONES = 0x400

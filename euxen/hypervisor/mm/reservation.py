@@ -46,6 +46,8 @@ def steal_page(domain: int, frame: int) -> int:
         store64(page + PageInfo.count_info, pg.PGC_allocated | 1)
         return 0
     store64(page + PageInfo.owner, 0)
+    # It may still be called what it was last, and validated as that, for the domain that had it.
+    store64(page + PageInfo.type_info, 0)
     return 1
 
 

@@ -49,6 +49,7 @@ from euxen.hypervisor.sysctl.request import Sysctl
 HARDWARE_WORDS = 8
 MAX_NUMNODES = 64
 LOCAL_DISTANCE = 10
+ADDRESS_BITS = 64
 POLICIES = 6
 MAX_KEYS = 64
 
@@ -136,10 +137,15 @@ def availheap(request: Sysctl) -> None:
     op.avail_bytes = 0
     if here:
         machine = request.hypervisor.machine
-        first = 1 << max(op.min_bitwidth - PAGE_SIZE.bit_length() + 1, 0) if op.min_bitwidth else 0
-        end = 1 << max(op.max_bitwidth - PAGE_SIZE.bit_length() + 1, 0) if op.max_bitwidth else machine.frames
+        first = _frames_below(op.min_bitwidth) if op.min_bitwidth else 0
+        end = _frames_below(op.max_bitwidth) if op.max_bitwidth else machine.frames
         op.avail_bytes = machine.free_frames_between(first, min(end, machine.frames)) * PAGE_SIZE
     request.store(op)
+
+
+def _frames_below(bits: int) -> int:
+    """How many frames have addresses of so many bits."""
+    return 1 << max(min(bits, ADDRESS_BITS) - PAGE_SIZE.bit_length() + 1, 0)
 
 
 def cputopoinfo(request: Sysctl) -> None:
