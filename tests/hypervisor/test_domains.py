@@ -45,7 +45,10 @@ from euxen.abi.sched import (
 from euxen.abi.xen import VIRQ_DOM_EXC
 from euxen.hypervisor.caller import Kernel
 from euxen.hypervisor.control import Control
+from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.grants import transferring
+from euxen.hypervisor.mm import reservation
 
 pytestmark = pytest.mark.usefixtures("native")
 STATES = 0xFFFF
@@ -61,6 +64,12 @@ def refused(errno: int, *, by: Callable[[], object]) -> None:
     with pytest.raises(XenError) as error:
         by()
     assert error.value.errno == errno
+
+
+def find(control: Control, domid: int) -> Domain:
+    domain = control._hypervisor.find(domid)
+    assert domain is not None
+    return domain
 
 
 def free_pages(control: Control) -> int:
@@ -189,8 +198,18 @@ def test_claims(control: Control) -> None:
     refused(XEN_ENOMEM, by=lambda: control.populate_physmap(poor, 0, 1))
     refused(XEN_ENOMEM, by=lambda: control.claim_pages(poor, 1))
     assert control.domain_info(rich).outstanding_pages == left
-    control.populate_physmap(rich, 0, 100)
+    frames = control.populate_physmap(rich, 0, 100)
     assert control.domain_info(rich).outstanding_pages == left - 100
+    # It is about how many it has in all, wherever they come from or go to.
+    record = find(control, rich).record.address
+    for frame in frames[:10]:
+        assert reservation.guest_remove_page(record, frame)
+    assert control.domain_info(rich).outstanding_pages == left - 90
+    assert transferring.reserve_page(record)
+    assert control.domain_info(rich).outstanding_pages == left - 91
+    transferring.unreserve_page(record)
+    assert control.domain_info(rich).outstanding_pages == left - 90
+    assert control.physinfo().outstanding_pages == left - 90
     control.destroy_domain(rich)
     control.claim_pages(poor, 1)
     control.populate_physmap(poor, 0, 200)
