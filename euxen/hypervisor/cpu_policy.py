@@ -8,7 +8,7 @@ from __future__ import annotations
 from euxen.abi.arch_x86_xen import XEN_CPUID_NO_SUBLEAF, XenCpuidLeaf, XenMsrEntry
 from euxen.abi.cpufeatureset import FEATURESET_WORDS
 from euxen.abi.domctl import XEN_CPUID_INPUT_UNUSED
-from euxen.abi.errno import XEN_EINVAL, XEN_ENOBUFS, XEN_EOVERFLOW, XEN_ERANGE
+from euxen.abi.errno import XEN_E2BIG, XEN_EINVAL, XEN_ENOBUFS, XEN_EOVERFLOW, XEN_ERANGE
 from euxen.cpu.cpuid import ANY_SUBLEAF, Leaf
 from euxen.cpu.policy import MAX_BASIC_LEAF, MAX_EXTENDED_LEAF, PV_FEATURES, cpu_leaves, find
 from euxen.hypervisor.caller import Caller
@@ -17,6 +17,8 @@ from euxen.hypervisor.errors import XenError
 MSR_INTEL_PLATFORM_INFO, MSR_ARCH_CAPABILITIES = 0xCE, 0x10A
 MSRS = (MSR_INTEL_PLATFORM_INFO, MSR_ARCH_CAPABILITIES)
 """Those of a policy: Intel's, so that both are 0."""
+CPUID_MAX_SERIALISED_LEAVES = 120
+"""As many as Xen's own policy can have."""
 FIRST_XEN_LEAF, LAST_XEN_LEAF = 0x4000_0000, 0x4000_FFFF
 FIRST_EXTENDED_LEAF = 0x8000_0000
 HIGHEST_LEAVES = {0: MAX_BASIC_LEAF, FIRST_EXTENDED_LEAF: MAX_EXTENDED_LEAF}
@@ -63,6 +65,8 @@ def copy_msrs(caller: Caller, address: int, room: int) -> int:
 
 def merged(caller: Caller, policy: list[Leaf], address: int, count: int) -> list[Leaf]:
     """A policy with a caller's leaves in it. Features that no PV guest can have are left out. Raises PolicyError."""
+    if count > CPUID_MAX_SERIALISED_LEAVES:
+        raise PolicyError(XEN_E2BIG)
     leaves = {(leaf.leaf, leaf.subleaf): leaf for leaf in policy}
     for number in range(count):
         new = XenCpuidLeaf.unpack_from(caller.read(address + number * XenCpuidLeaf.size, XenCpuidLeaf.size))
@@ -88,6 +92,8 @@ def _possible(leaf: Leaf) -> Leaf:
 
 def check_msrs(caller: Caller, address: int, count: int) -> None:
     """Whether a caller's MSRs are those that every policy has. Raises PolicyError."""
+    if count > len(MSRS):
+        raise PolicyError(XEN_E2BIG)
     for number in range(count):
         entry = XenMsrEntry.unpack_from(caller.read(address + number * XenMsrEntry.size, XenMsrEntry.size))
         if entry.flags:

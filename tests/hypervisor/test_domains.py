@@ -25,6 +25,7 @@ from small_domains import (
     make_control,
 )
 
+from euxen.abi.arch_x86_xen import VcpuGuestContext, VGCF_in_kernel, VGCF_online
 from euxen.abi.domctl import (
     XEN_DOMINF_blocked,
     XEN_DOMINF_dying,
@@ -246,6 +247,27 @@ def test_who_is_not_privileged_is_refused_everything(control: Control) -> None:
         refused(XEN_EPERM, by=attempt)
     assert victim.flags & STATES == XEN_DOMINF_paused
     victim.destroy()
+    control.destroy_domain(domid)
+
+
+def test_domain_0_is_there_for_good(control: Control) -> None:
+    """Its kernel is this program, which would use memory that is another's by then."""
+    domid = control.create_domain(PAGES)
+    manager = find(control, domid)
+    manager.record["is_privileged"] = 1
+    other = Control(control._hypervisor, Kernel(manager))
+    refused(XEN_EINVAL, by=lambda: other.destroy_domain(0))
+    # Not even with a vCPU that could run.
+    frame = other.populate_physmap(0, 0, 1)[0]
+    other.pin_table(0, 4, frame)
+    context = VcpuGuestContext(flags=VGCF_in_kernel | VGCF_online, ctrlreg=(0, 0, 0, frame << 12, 0, 0, 0, 0))
+    other.set_vcpu_context(0, 0, context)
+    other.pause_domain(0)
+    other.unpause_domain(0)
+    assert not other.domain_info(0).flags & XEN_DOMINF_shutdown
+    port = control.bind_ipi()
+    control.notify(port)
+    control.close(port)
     control.destroy_domain(domid)
 
 
