@@ -17,8 +17,8 @@ from euxen.hypervisor.errors import XenError
 MSR_INTEL_PLATFORM_INFO, MSR_ARCH_CAPABILITIES = 0xCE, 0x10A
 MSRS = (MSR_INTEL_PLATFORM_INFO, MSR_ARCH_CAPABILITIES)
 """Those of a policy: Intel's, so that both are 0."""
-MAX_LEAVES = 120
-"""As many as a policy of Xen 4.17 can have (CPUID_MAX_SERIALISED_LEAVES)."""
+CPUID_MAX_SERIALISED_LEAVES = 120
+"""As many as Xen's own policy can have."""
 FIRST_XEN_LEAF, LAST_XEN_LEAF = 0x4000_0000, 0x4000_FFFF
 FIRST_EXTENDED_LEAF = 0x8000_0000
 HIGHEST_LEAVES = {0: MAX_BASIC_LEAF, FIRST_EXTENDED_LEAF: MAX_EXTENDED_LEAF}
@@ -65,7 +65,7 @@ def copy_msrs(caller: Caller, address: int, room: int) -> int:
 
 def merged(caller: Caller, policy: list[Leaf], address: int, count: int) -> list[Leaf]:
     """A policy with a caller's leaves in it. Features that no PV guest can have are left out. Raises PolicyError."""
-    if count > MAX_LEAVES:
+    if count > CPUID_MAX_SERIALISED_LEAVES:
         raise PolicyError(XEN_E2BIG)
     leaves = {(leaf.leaf, leaf.subleaf): leaf for leaf in policy}
     for number in range(count):

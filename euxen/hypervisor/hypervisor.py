@@ -194,7 +194,12 @@ class Hypervisor:
         return domain
 
     def kill(self, domain: Domain, preempt: Callable[[], bool] = lambda: False) -> bool:
-        """Destroy a domain; it is gone once nobody refers to its pages. False if it has to be called again."""
+        """Destroy a domain; it is gone once nobody refers to its pages. False if it has to be called again.
+
+        Raises XenError for Domain 0.
+        """
+        if domain is self.domain0:
+            raise XenError(XEN_EINVAL)  # this program goes on using what is mapped
         for virq in [virq for virq, handler in self._global_virq_handlers.items() if handler is domain]:
             self._set_handler(virq, self.domain0)
             self._former_handlers.append(domain)

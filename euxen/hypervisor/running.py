@@ -75,9 +75,9 @@ class Running:
 
     @property
     def is_runnable(self) -> bool:
-        """Whether a host thread should run it."""
+        """Whether a host thread should run it. Domain 0 has no engine: its kernel is this program."""
         stopped = self.record["pause_count"] or self.is_dying or self.is_shut_down
-        return not stopped and bool(self.vcpus) and bool(self.vcpus[0].record["online"])
+        return not stopped and self.engine is not None and bool(self.vcpus) and bool(self.vcpus[0].record["online"])
 
     def enter(self, state: CpuState) -> None:
         """The thread that runs the domain does something else from now on."""

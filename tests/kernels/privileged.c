@@ -908,6 +908,12 @@ TEST(cpu_policy)
     copy[0].leaf = 0x5000;
     CHECK_EQ(domctl(&op), -XEN_ERANGE);
     CHECK_EQ(op.u.cpu_policy.err_leaf, 0x5000);
+    /* More than there are. */
+    op.u.cpu_policy.nr_leaves = 121;
+    CHECK_EQ(domctl(&op), -XEN_E2BIG);
+    op.u.cpu_policy.nr_leaves = 0;
+    op.u.cpu_policy.nr_msrs = 3;
+    CHECK_EQ(domctl(&op), -XEN_E2BIG);
     op.domain = 1;
     CHECK_EQ(domctl(&op), -XEN_EINVAL);
     unmap_child(&child);

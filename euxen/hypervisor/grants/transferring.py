@@ -57,9 +57,10 @@ def reserve_page(domain: int) -> int:
     """Count one page more as a domain's, if it may have one; 1 if so."""
     if load64(domain + DomainRecord.is_dying):
         return 0
-    if adjust_tot_pages(domain, 1) < load64(domain + DomainRecord.max_pages):
-        return 1
-    return unreserve_page(domain)
+    if load64(domain + DomainRecord.tot_pages) >= load64(domain + DomainRecord.max_pages):
+        return 0
+    adjust_tot_pages(domain, 1)
+    return 1
 
 
 @native

@@ -110,12 +110,22 @@ def _claims_allow(machine: int, domain: int, count: int) -> int:
 
 @native
 def _reduce_claim(machine: int, domain: int, count: int) -> int:
-    """A claim is used up by what is allocated (domain_adjust_tot_pages). Locked."""
+    """So much of a claim is used up. Locked."""
     used = min(load64(domain + DomainRecord.outstanding_pages), count)
     store64(domain + DomainRecord.outstanding_pages, load64(domain + DomainRecord.outstanding_pages) - used)
     claims = machine + MachineRecord.outstanding_claims
     store64(claims, load64(claims) - used)
     return 0
+
+
+@native
+def adjust_claim(domain: int, pages: int) -> int:
+    """A domain has ``pages`` more, or less: a claim is for what it shall have in all, until it has it."""
+    machine = load64(domain + DomainRecord.machine)
+    lock(machine + MachineRecord.heap_lock)
+    if load64(domain + DomainRecord.outstanding_pages):
+        _reduce_claim(machine, domain, pages)
+    return unlock(machine + MachineRecord.heap_lock)
 
 
 @native
@@ -160,8 +170,6 @@ def alloc_for(machine: int, domain: int, order: int) -> int:
     lock(machine + MachineRecord.heap_lock)
     first = _find(machine, order) if _claims_allow(machine, domain, count) else NONE
     if first != NONE:
-        if domain:
-            _reduce_claim(machine, domain, count)
         _mark(machine, first, count, 0)
         store64(machine + MachineRecord.heap_top, max(load64(machine + MachineRecord.heap_top), first + count))
     unlock(machine + MachineRecord.heap_lock)

@@ -24,7 +24,7 @@ from euxen.cpu.native.language import (
     ult,
 )
 from euxen.hypervisor.domain_list import put_domain
-from euxen.hypervisor.mm.heap import free_frame
+from euxen.hypervisor.mm.heap import adjust_claim, free_frame
 from euxen.hypervisor.mm.outside_writes import forget_code
 from euxen.hypervisor.records import PAGE_INFO_SHIFT, DomainRecord, MachineRecord, PageInfo
 from euxen.hypervisor.records import PAGE_SHIFT as PAGE_SHIFT
@@ -112,6 +112,8 @@ def adjust_tot_pages(domain: int, pages: int) -> int:
 
     A domain with pages is referred to. After the last one is gone, nobody may use its record on that account.
     """
+    if load64(domain + DomainRecord.outstanding_pages):
+        adjust_claim(domain, pages)
     before = add64(domain + DomainRecord.tot_pages, pages)
     if before == 0:
         add64(domain + DomainRecord.refcnt, 1)
