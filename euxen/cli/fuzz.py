@@ -27,6 +27,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--count", type=_number, default=DEFAULT_COUNT, metavar="N", help=f"hypercalls a seed (default {DEFAULT_COUNT})"
     )
+    parser.add_argument(
+        "--privileged", action="store_true", help="from a guest that may manage domains, with one to play with"
+    )
     parser.set_defaults(run=run)
 
 
@@ -41,16 +44,20 @@ def run(arguments: argparse.Namespace) -> int:
     from euxen.toolstack.fuzz import campaign
 
     host = campaign.make_host()
+    option = " --privileged" if arguments.privileged else ""
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         start = time.monotonic()
-        report = campaign.run(host, seed, arguments.count)
+        if arguments.privileged:
+            report = campaign.run_privileged(seed, arguments.count)
+        else:
+            report = campaign.run(host, seed, arguments.count)
         told = [
             f"seed {seed}: {report.made} hypercalls, {report.succeeded} of them successful, "
             f"{report.guests} guests, {time.monotonic() - start:.1f} s"
         ]
         if report.finding is not None:
             told += [f"  {line}" for line in report.finding.what]
-            told.append(f"  'euxen fuzz --seed {seed} --count {report.made}' comes here again. The last batch:")
+            told.append(f"  'euxen fuzz{option} --seed {seed} --count {report.made}' comes here again. The last batch:")
             told += [f"    {call}" for call in report.finding.calls]
         show(told)
         if report.finding is not None:

@@ -19,6 +19,12 @@ def test_a_campaign() -> None:
     assert second.startswith("seed 6: 100 hypercalls, ")
 
 
+def test_a_campaign_of_privileged_guests() -> None:
+    done = run("fuzz", "--privileged", "--count", "100")
+    assert done.returncode == 0
+    assert done.stdout.decode().startswith("seed 0: 100 hypercalls, ")
+
+
 @pytest.mark.parametrize("option", ["--seed", "--seeds", "--count"])
 @pytest.mark.parametrize("value", ["-1", "x", "", "4294967296", "1.5"])
 def test_what_is_no_number(option: str, value: str) -> None:

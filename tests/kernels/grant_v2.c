@@ -117,7 +117,7 @@ TEST(parts_of_pages)
     CHECK_EQ(status[REF], 0);
 }
 
-/* XSA-226, XSA-228: a grant that stands for itself, or for one that does, leads nowhere and hangs nothing. */
+/* XSA-226: a grant that stands for itself, or for one that does, leads nowhere and hangs nothing. */
 TEST(transitive)
 {
     prepare_v2();
@@ -160,9 +160,9 @@ TEST(frames_of_status_words)
     CHECK_EQ(get_status_frames(DOMID_SELF, 9, frames), GNTST_general_error);
     CHECK(frames[0] && frames[7] && frames[0] != frames[7]);
     CHECK_EQ(gnttab(GNTTABOP_get_status_frames, &setup, 2), -XEN_EINVAL);
-    /* XSA-26: no more of them than there are. */
+    /* XSA-382: no more of them than there are. */
     CHECK_EQ(get_status_frames(DOMID_SELF, ~0u, frames), GNTST_general_error);
-    /* XSA-382: and as many as a table needs that was made longer in between. */
+    /* And as many as a table needs that was made longer in between. */
     REQUIRE_EQ(set_version(1), 0);
     CHECK_EQ(get_status_frames(DOMID_SELF, 1, frames), GNTST_general_error);
     REQUIRE_EQ(set_version(2), 0);
@@ -231,7 +231,7 @@ TEST(mapped_status_frames_stay)
     CHECK(map(other, make_pte(status_frame, PTE_RO)) < 0);
 }
 
-/* XSA-379: a status frame that the guest gave away is not there any more, and not twice. */
+/* What XSA-379 was for guests with a p2m: a status frame that was given away is not there any more, and not twice. */
 TEST(status_frames_given_away)
 {
     prepare_v2();

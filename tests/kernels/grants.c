@@ -246,7 +246,7 @@ TEST(device_and_host)
     CHECK_EQ(mmuext(MMUEXT_UNPIN_TABLE, mfn, 0), 0);
 }
 
-/* XSA-224, XSA-230: no counter of mappings runs over into the next. */
+/* XSA-224: no counter of mappings runs over into the next. */
 TEST(counters_are_bounded)
 {
     static struct gnttab_map_grant_ref ops[MAX_PINS];

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -47,6 +48,12 @@ class Surroundings:
     """Linear addresses of pages."""
     slot_size: int
     """Bytes for each call's memory."""
+    context: int = 0
+    """The linear address of a struct vcpu_guest_context."""
+    others: tuple[int, ...] = ()
+    """Domains that it may do with what it likes."""
+    other_frames: tuple[int, ...] = ()
+    """Their machine frames, the page tables first."""
 
 
 def _names() -> dict[int, str]:
@@ -99,7 +106,7 @@ RESERVATIONS = (
     memory.XENMEM_decrease_reservation,
     memory.XENMEM_populate_physmap,
 )
-ENDS = {sched.SCHEDOP_block, sched.SCHEDOP_poll, sched.SCHEDOP_shutdown, sched.SCHEDOP_remote_shutdown}
+ENDS = {sched.SCHEDOP_block, sched.SCHEDOP_poll, sched.SCHEDOP_shutdown}
 """Operations of sched_op after which nothing more would come of a batch."""
 SCHED_OPS = {xen.HYPERVISOR_sched_op, xen.HYPERVISOR_sched_op_compat}
 CORPUS = 500
@@ -115,6 +122,15 @@ class Calls:
         self._random = random.Random(seed)
         self.surroundings = surroundings
         self._operations = {family: family.operations() for family in FAMILIES}
+        self._makers: list[Callable[[int], Call]] = [
+            *(3 * [self._operation]),
+            *(2 * [self._table_updates]),
+            self._extended,
+            self._mapping,
+            self._several,
+            *(2 * [self._simple]),
+        ]
+        """What makes calls, each as often as it is there."""
         self._corpus: list[tuple[int, Call]] = []
         """Calls that succeeded, with the address of their memory: what is nearly the same may go deeper."""
 
@@ -134,9 +150,13 @@ class Calls:
             elif self._random.random() < WILD:
                 call = Call(self._wild_number(), self._words(), self._filled(slot, None))
             else:
-                call = self._random.choice(MAKERS)(self, slot)
-            if call.number != xen.HYPERVISOR_iret and (not _ends(call) or self._random.random() < ENDING):
+                call = self._random.choice(self._makers)(slot)
+            if self.is_fit(call):
                 return call
+
+    def is_fit(self, call: Call) -> bool:
+        """Whether a call is one to be made: nothing more would come of a batch after some."""
+        return call.number != xen.HYPERVISOR_iret and (not _ends(call) or self._random.random() < ENDING)
 
     # Numbers
 
@@ -351,16 +371,4 @@ SIMPLE = (
     xen.HYPERVISOR_nmi_op,
     xen.HYPERVISOR_sysctl,
     xen.HYPERVISOR_domctl,
-)
-MAKERS = (
-    Calls._operation,
-    Calls._operation,
-    Calls._operation,
-    Calls._table_updates,
-    Calls._table_updates,
-    Calls._extended,
-    Calls._mapping,
-    Calls._several,
-    Calls._simple,
-    Calls._simple,
 )

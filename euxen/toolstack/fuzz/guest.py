@@ -1,13 +1,14 @@
 """The fuzzer's guest: a kernel of a few instructions that makes the hypercalls it is given.
 
 It takes a batch from its queue, writes the results down and suspends itself; whoever resumes it has put the next
-batch there. Its pages, from BASE on: code, queue, results, and an area for what arguments point to.
+batch there. Its pages, from BASE on: code, queue, results, an area for what arguments point to, and a vCPU's state.
 """
 
 from __future__ import annotations
 
 import struct
 import threading
+from dataclasses import replace
 from uuid import UUID
 
 from euxen.abi.sched import SCHEDOP_shutdown, SHUTDOWN_suspend
@@ -16,6 +17,7 @@ from euxen.hypervisor.pcpu import Pcpu
 from euxen.hypervisor.records import PageInfo
 from euxen.toolstack.create import Request, create, destroy
 from euxen.toolstack.fuzz.calls import Call, Surroundings
+from euxen.toolstack.fuzz.victim import Victim
 from euxen.toolstack.kernel.elf import EM_X86_64, Segment
 from euxen.toolstack.kernel.image import KernelImage
 from euxen.toolstack.kernel.notes import XenNotes
@@ -25,6 +27,10 @@ PAGE_SIZE = 4096
 BASE = 0x10_0000
 QUEUE, RESULTS, AREA = (BASE + number * PAGE_SIZE for number in (1, 2, 3))
 AREA_PAGES = 16
+CONTEXT = AREA + AREA_PAGES * PAGE_SIZE
+CONTEXT_PAGES = 2
+"""For a struct vcpu_guest_context, which no slot has room for."""
+PAGES = 3 + AREA_PAGES + CONTEXT_PAGES
 BATCH = 64
 """How many calls the queue holds."""
 SLOT = AREA_PAGES * PAGE_SIZE // BATCH
@@ -69,7 +75,7 @@ BEHIND_BATCH = BASE + len(CODE) - 2
 
 
 def _image() -> KernelImage:
-    segment = Segment(BASE, BASE, (3 + AREA_PAGES) * PAGE_SIZE, memoryview(CODE))
+    segment = Segment(BASE, BASE, PAGES * PAGE_SIZE, memoryview(CODE))
     notes = XenNotes(loader="generic", guest_os="euxen-fuzz", xen_ver="xen-3.0", virt_base=0)
     return KernelImage(
         "the fuzzer's kernel", "ELF", None, None, 64, EM_X86_64, BASE, (segment,), notes, memoryview(b"")
@@ -79,24 +85,27 @@ def _image() -> KernelImage:
 class FuzzGuest:
     """A domain that makes hypercalls. ``close`` destroys it."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, privileged: bool = False) -> None:
+        """A privileged one has a victim to play with."""
         self._host = host
         self.domid = create(host, Request("fuzz", _image(), b"", "", MEMORY, UUID(int=0)), lambda: None).domid
         domain = host.hypervisor.find(self.domid)
         assert domain is not None
         self.domain = domain
+        domain.record["is_privileged"] = int(privileged)
+        self.victim = Victim(host.hypervisor, host.control) if privileged else None
         self._pcpu = Pcpu(domain)
         host.control.unpause_domain(self.domid)
         frames = self._frames()
         first = BASE >> 12
-        self._pages = [
-            host.control.map_foreign(self.domid, frames[pfn]) for pfn in range(first, first + 3 + AREA_PAGES)
-        ]
+        self._pages = [host.control.map_foreign(self.domid, frames[pfn]) for pfn in range(first, first + PAGES)]
         tables = {frame for frame in frames if 1 <= self._type(frame) <= 4}
-        addresses = tuple(range(BASE, AREA + AREA_PAGES * PAGE_SIZE, PAGE_SIZE)) + tuple(
-            range(AREA + AREA_PAGES * PAGE_SIZE, BASE + SPREAD * PAGE_SIZE, PAGE_SIZE)
-        )
+        addresses = tuple(range(BASE, BASE + SPREAD * PAGE_SIZE, PAGE_SIZE))
         self.surroundings = Surroundings(tuple(frames), tuple(sorted(tables)), addresses, SLOT)
+        if self.victim is not None:
+            self.surroundings = replace(
+                self.surroundings, context=CONTEXT, others=(self.victim.domid,), other_frames=self.victim.frames
+            )
 
     def _frames(self) -> list[int]:
         """The guest's machine frames, by pfn: the machine-to-physical table the other way round."""
@@ -115,9 +124,15 @@ class FuzzGuest:
         """The linear address of the memory of a batch's call."""
         return AREA + number * SLOT
 
-    def make(self, calls: list[Call]) -> list[int] | None:
-        """Make a batch of calls; their results, or None where the guest did not come back."""
+    def make(self, calls: list[Call], context: bytes = b"") -> list[int] | None:
+        """Make a batch of calls; their results, or None where the guest did not come back.
+
+        ``context`` is the state of a vCPU that calls may point to.
+        """
         queue = self._pages[1].memory
+        for number in range(CONTEXT_PAGES):
+            part = context[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]
+            self._pages[3 + AREA_PAGES + number].memory[: len(part)] = part
         for number, call in enumerate(calls):
             CALL.pack_into(queue, number * CALL.size, call.number, *call.arguments)
             page, offset = divmod(number * SLOT, PAGE_SIZE)
@@ -147,4 +162,7 @@ class FuzzGuest:
         """Destroy the domain."""
         for page in self._pages:
             page.release()
+        for domain in self._host.hypervisor.domains[:0:-1]:  # it may have made some
+            if self.victim is not None and domain is not self.domain:
+                self._host.control.destroy_domain(domain.domid)
         destroy(self._host, self.domid)
