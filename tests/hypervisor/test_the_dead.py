@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from small_domains import COUNT, DATA, L4, PAGES, SHUT_DOWN, STACK, SmallDomain, address, make_control
 
-from euxen.abi.arch_x86_xen import VcpuGuestContext
+from euxen.abi.arch_x86_xen import VcpuGuestContext, VGCF_in_kernel
 from euxen.abi.domctl import (
     XEN_DOMCTL_set_cpu_policy,
     XEN_DOMCTL_setvcpucontext,
@@ -90,7 +90,7 @@ def test_a_context_with_pages_that_are_held(control: Control) -> None:
     lent = lend(control, domain, STACK)
     reset(control, domain.domid)
     control.destroy_domain(domain.domid)
-    context = VcpuGuestContext(ctrlreg=(0, 0, 0, domain.frames[STACK] << 12, 0, 0, 0, 0))
+    context = VcpuGuestContext(flags=VGCF_in_kernel, ctrlreg=(0, 0, 0, domain.frames[STACK] << 12, 0, 0, 0, 0))
     assert errno_of(lambda: control.set_vcpu_context(domain.domid, 0, context)) == XEN_EINVAL
     domain.mapping.release()
     lent.unmap()
@@ -100,7 +100,7 @@ def test_a_context_that_is_refused_half_way(control: Control) -> None:
     domain = SmallDomain(control)
     reset(control, domain.domid)
     roots = (domain.frames[L4] << 12, domain.frames[DATA] << 12)
-    context = VcpuGuestContext(ctrlreg=(0, roots[1], 0, roots[0], 0, 0, 0, 0))
+    context = VcpuGuestContext(flags=VGCF_in_kernel, ctrlreg=(0, roots[1], 0, roots[0], 0, 0, 0, 0))
     for _ in range(2):
         assert errno_of(lambda: control.set_vcpu_context(domain.domid, 0, context)) == XEN_EINVAL
     domain.destroy()
