@@ -184,8 +184,9 @@ class Domain:
 
     def set_cpuid(self, policy: list[Leaf]) -> None:
         """Choose the CPU that the guest sees."""
-        assert self.engine is not None
         self.cpuid = policy
+        if self.engine is None:
+            return  # the domain is dead
         self._cpuid_memory = cpuid.install(policy)
         self.engine.block["cpuid"] = self._cpuid_memory.address
         self.engine.block["cpuid_entries"] = len(policy)
@@ -363,7 +364,7 @@ class Domain:
         yield from self.event_channels.destroy()
         yield
         for vcpu in self._vcpus:
-            vcpu.release()
+            vcpu.forget()
         while self.grant_table.release_mappings():
             yield
         while teardown.relinquish(machine, domain):

@@ -122,12 +122,16 @@ class Vcpu:
             record["guest_table_user"] = user_root
 
     def reset(self) -> None:
-        """Forget the state (arch_vcpu_reset). The vCPU does not run."""
-        self.release()
+        """Be as it was at first (arch_vcpu_reset). The vCPU does not run."""
+        self.forget()
         self.clear_traps()
-        self.is_initialised, self.context = False, None
         for field in ("pause_flags", "nmi_pending", "poll_evtchn", "poll_deadline", "timer_deadline"):
             self.record[field] = 0
+
+    def forget(self) -> None:
+        """Give up what the state refers to, and have none."""
+        self.release()
+        self.is_initialised, self.context = False, None
 
     @staticmethod
     def _check(error: int) -> None:
