@@ -99,6 +99,7 @@ class Hypervisor:
         self.domain0.record["max_pages"] = DOM0_MAX_PAGES
         self.domain0.record["is_external"] = 1
         self.domain0.create_vcpus()
+        self.domain0.creation_finished = True
         self._insert(self.domain0)
         machine.record["dom_exc_handler"] = self.domain0.record.address
         machine.record["domain_gone"] = domain_gone.address

@@ -475,6 +475,67 @@ TEST(dead_domains_live_while_they_are_mapped)
     CHECK_EQ(free_pages(), free);
 }
 
+/* Whatever is asked for a domain that is dead, nothing of it lives any longer than what is mapped. */
+TEST(commands_for_the_dead)
+{
+    static vcpu_guest_context_t context;
+    static struct xen_cpuid_leaf leaves[128];
+    struct child child;
+    struct xen_domctl op;
+    u64 free = free_pages();
+
+    for ( unsigned int with_state = 0; with_state < 2; with_state++ )
+    {
+        build_child(&child, count_code, count_code_end);
+        op = new_domctl(XEN_DOMCTL_getvcpucontext, child.domid);
+        set_xen_guest_handle(op.u.vcpucontext.ctxt, &context);
+        REQUIRE_EQ(domctl(&op), 0);
+        op = new_domctl(XEN_DOMCTL_get_cpu_policy, child.domid);
+        op.u.cpu_policy.nr_leaves = 128;
+        set_xen_guest_handle(op.u.cpu_policy.leaves, leaves);
+        REQUIRE_EQ(domctl(&op), 0);
+        if ( !with_state )
+            REQUIRE_EQ(plain_domctl(XEN_DOMCTL_setvcpucontext, child.domid), 0);
+        destroy(child.domid);
+        REQUIRE(flags_of(child.domid) & XEN_DOMINF_dying);
+
+        op.cmd = XEN_DOMCTL_set_cpu_policy;
+        op.u.cpu_policy.nr_msrs = 0;
+        CHECK_EQ(domctl(&op), 0);
+        op = new_domctl(XEN_DOMCTL_setvcpucontext, child.domid);
+        set_xen_guest_handle(op.u.vcpucontext.ctxt, &context);
+        CHECK(domctl(&op) < 0);
+        op.cmd = XEN_DOMCTL_getvcpucontext;
+        CHECK_EQ(domctl(&op), -XEN_ENODATA);
+        op = new_domctl(XEN_DOMCTL_sendtrigger, child.domid);
+        op.u.sendtrigger.trigger = XEN_DOMCTL_SENDTRIGGER_NMI;
+        CHECK_EQ(domctl(&op), 0);
+        op = new_domctl(XEN_DOMCTL_hypercall_init, child.domid);
+        op.u.hypercall_init.gmfn = child.frames[CHILD_DATA];
+        domctl(&op);
+        for ( unsigned int command = 2; command < 90; command++ )
+            if ( command != XEN_DOMCTL_unpausedomain )
+                plain_domctl(command, child.domid);
+        while ( !plain_domctl(XEN_DOMCTL_unpausedomain, child.domid) )
+            ;
+        CHECK_EQ(plain_domctl(XEN_DOMCTL_resumedomain, child.domid), 0);
+        CHECK(flags_of(child.domid) & XEN_DOMINF_dying);
+        unmap_child(&child);
+        CHECK_EQ(plain_domctl(XEN_DOMCTL_pausedomain, child.domid), -XEN_ESRCH);
+    }
+    CHECK_EQ(free_pages(), free);
+}
+
+/* Domain 0 has the CPU that it has. */
+TEST(policy_of_domain_0)
+{
+    struct xen_domctl op = new_domctl(XEN_DOMCTL_set_cpu_policy, 0);
+
+    CHECK_EQ(domctl(&op), -XEN_EEXIST);
+    op.cmd = XEN_DOMCTL_getvcpucontext;
+    CHECK_EQ(domctl(&op), -XEN_ENODATA);
+}
+
 TEST(mappings_that_are_refused)
 {
     struct child child;

@@ -50,6 +50,8 @@ def setvcpucontext(request: Domctl) -> None:
     if not op.ctxt:
         domain.reset_vcpu(vcpu)
         return
+    if domain.is_dying or domain.engine is None:
+        raise XenError(XEN_EINVAL)
     context = VcpuGuestContext.unpack_from(request.caller.read(op.ctxt, VcpuGuestContext.size))
     with domain.paused():
         vcpu.set_context(context)
