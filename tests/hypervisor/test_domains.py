@@ -257,11 +257,10 @@ def test_domain_0_is_there_for_good(control: Control) -> None:
     manager.record["is_privileged"] = 1
     other = Control(control._hypervisor, Kernel(manager))
     refused(XEN_EINVAL, by=lambda: other.destroy_domain(0))
-    # Not even with a vCPU that could run.
     frame = other.populate_physmap(0, 0, 1)[0]
     other.pin_table(0, 4, frame)
     context = VcpuGuestContext(flags=VGCF_in_kernel | VGCF_online, ctrlreg=(0, 0, 0, frame << 12, 0, 0, 0, 0))
-    other.set_vcpu_context(0, 0, context)
+    refused(XEN_EINVAL, by=lambda: other.set_vcpu_context(0, 0, context))
     other.pause_domain(0)
     other.unpause_domain(0)
     assert not other.domain_info(0).flags & XEN_DOMINF_shutdown
