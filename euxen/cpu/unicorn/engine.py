@@ -93,8 +93,8 @@ class UnicornEngine:
         if cls.library is None:
             cls.library = Library(cache, replacements())
 
-    def __init__(self, ram: int, frames: int) -> None:
-        """``ram`` is the host address of machine frame 0 of ``frames``. Raises LibraryError."""
+    def __init__(self, ram: int, frames: int, *, hvm: bool = False) -> None:
+        """``ram`` is the host address of machine frame 0 of ``frames``; ``hvm``: for an HVM guest. Raises LibraryError."""
         if self.library is None:
             raise LibraryError("UnicornEngine.prepare has to be called first")
         self._lib = self.library.lib
@@ -104,6 +104,7 @@ class UnicornEngine:
         self._logs = Memory(2 * tlb.LOG_BYTES + jumps.LOG_BYTES)
         self._written_code = Memory(translate.WrittenCode.size)
         self.block = Record(CpuBlock)
+        self.block["hvm"] = hvm
         self._uc = self._open(ram, frames)
         self._adopt(ram, frames)
 
