@@ -33,6 +33,7 @@ from euxen.cpu.native.language import (
     ult,
 )
 from euxen.cpu.unicorn import layout
+from euxen.cpu.unicorn.hvm import mmio
 from euxen.cpu.unicorn.hvm import walk as hvm_walk
 from euxen.cpu.unicorn.hvm.exceptions import memory_fault
 from euxen.cpu.unicorn.library import Functions
@@ -240,6 +241,8 @@ def _loadable(env: int, address: int, operand: int, code: int, last: int) -> int
         block = load64(env - layout.ENV_TO_CPU + layout.CPU_OPAQUE)
         fault = find(block, mmu, address, LOAD)
         if fault != WALK_OK:
+            if mmio.access(block, address, fault, last + 1, 0, 0):
+                return block + CpuBlock.mmio_value
             raise_fault(block, address, fault, mmu, code)
         entry = fill_entry(block, env, mmu, address)
     return address + load64(entry + layout.TLB_ADDEND)
@@ -308,6 +311,8 @@ def _storable(env: int, address: int, value: int, operand: int, code: int, last:
             if is_forbidden(block, fault, mmu) and call4(
                 load64(block + CpuBlock.on_store), block, address, value, last + 1
             ):
+                return DONE
+            if mmio.access(block, address, fault, last + 1, 1, value):
                 return DONE
             raise_fault(block, address, fault, mmu, code)
         entry = fill_entry(block, env, mmu, address)

@@ -20,6 +20,7 @@ TRIPLE_FAULT, MMIO = int(ExitReason.TRIPLE_FAULT), int(ExitReason.MMIO)
 ARCHITECTURAL, NOT_MODELLED = 0, 1
 """What ``exit_info`` says of a triple fault."""
 NO_ERROR_CODE = -1
+DR7, BREAKPOINTS = state.DR + 8 * 7, 0xFF
 
 
 @native
@@ -87,6 +88,9 @@ def fault(block: int, vector: int, error_code: int, code: int) -> int:
         error_code = 0
     if contributory or vector == PF or vector == DF:
         store32(env + layout.ENV_OLD_EXCEPTION, vector)
+    if vector != DB and load64(env + DR7) & BREAKPOINTS:
+        # What the handler returns to must not break again.
+        store64(env + state.EFLAGS, load64(env + state.EFLAGS) | state.RF)
     return deliver(block, vector, error_code, 0, 0)
 
 
