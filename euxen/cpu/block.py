@@ -197,6 +197,10 @@ class CpuBlock(Structure):
     them is made anew. The CPL is that of SS. Translations are forgotten."""
     instruction_bytes: int = u64()
     """The length of the instruction that ``on_vmcall`` is asked about."""
+    delivering: int = u64()
+    """Set while an exception or an interrupt is on its way to the guest's handler."""
+    large_pages: int = u64()
+    """Host address of what ``unicorn.hvm.large`` knows of large pages in the TLBs."""
 
     cc_compute_all: int = u64()
     """Host address of the function that works out lazily kept flags."""

@@ -45,7 +45,7 @@ class Engine(Protocol):
     """The ``CpuBlock``, shared with native code."""
 
     # An engine for an HVM guest has block["hvm"] set when it is made, and asks the handlers that ``CpuBlock`` lists
-    # from ``p2m`` on. ``on_page_fault``, ``on_store``, ``on_trap``, ``on_syscall`` and ``on_descriptor`` are PV's alone.
+    # from ``p2m`` on. ``on_page_fault``, ``on_store``, ``on_trap``, ``on_syscall`` and ``on_descriptor`` are PV's.
 
     def run(self) -> ExitReason:
         """Execute the loaded vCPU until there is a reason to come back. Releases the GIL meanwhile."""
