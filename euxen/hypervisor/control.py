@@ -26,6 +26,7 @@ from euxen.abi.event_channel import (
     EvtchnSend,
 )
 from euxen.abi.grant_table import GnttabCopy
+from euxen.abi.hvm_op import HVMOP_set_param, XenHvmParam
 from euxen.abi.sched import SchedRemoteShutdown
 from euxen.abi.structure import Structure
 from euxen.cpu.native.memory import Memory
@@ -37,6 +38,7 @@ from euxen.hypervisor.foreign import ForeignMapping, PageOwner
 from euxen.hypervisor.grant_table import MAX_GRANT_VERSION
 from euxen.hypervisor.granted import GrantedPages, grant_copy
 from euxen.hypervisor.hypercalls.extents import changing
+from euxen.hypervisor.hypercalls.hvm_op import hvm_op
 from euxen.hypervisor.hypercalls.memory import memory_op
 from euxen.hypervisor.hypercalls.mmu import check_owner
 from euxen.hypervisor.hypercalls.sched import remote_shutdown
@@ -199,6 +201,25 @@ class Control:
             self.domctl(dom.XEN_DOMCTL_getvcpucontext, domid, op)
             return VcpuGuestContext.unpack_from(buffer.data)
 
+    def get_hvm_context(self, domid: int) -> bytes:
+        """XEN_DOMCTL_gethvmcontext: the records of a domain that is not PV."""
+        size = self.domctl(dom.XEN_DOMCTL_gethvmcontext, domid, dom.XenDomctlHvmcontext())[0].size_
+        with self._kernel.lend(bytes(size)) as buffer:
+            op = dom.XenDomctlHvmcontext(size_=size, buffer=buffer.address)
+            filled = self.domctl(dom.XEN_DOMCTL_gethvmcontext, domid, op)[0].size_
+            return bytes(buffer.data[:filled])
+
+    def set_hvm_context(self, domid: int, records: bytes) -> None:
+        """XEN_DOMCTL_sethvmcontext."""
+        with self._kernel.lend(records) as buffer:
+            op = dom.XenDomctlHvmcontext(size_=len(records), buffer=buffer.address)
+            self.domctl(dom.XEN_DOMCTL_sethvmcontext, domid, op)
+
+    def set_hvm_param(self, domid: int, index: int, value: int) -> None:
+        """HVMOP_set_param: HVM_PARAM_*."""
+        with self._kernel.lend(bytes(XenHvmParam(domid=domid, index=index, value=value))) as op:
+            hvm_op(self._kernel, HVMOP_set_param, op.address)
+
     # Its memory.
 
     def set_max_mem(self, domid: int, pages: int) -> None:
@@ -231,6 +252,15 @@ class Control:
     def map_foreign(self, domid: int, frame: int, pages: int = 1) -> ForeignMapping:
         """Map machine frames of a domain, in a row, until they are released: MMU_NORMAL_PT_UPDATE with its domid."""
         return ForeignMapping(self.caller, domid, frame, pages)
+
+    def copy_to_foreign(self, domid: int, frame: int, data: bytes | memoryview, offset: int = 0) -> None:
+        """Write to frames of a domain, in a row, mapping them meanwhile: machine frames of a PV guest, else gfns."""
+        size = memoryview(data).nbytes
+        mapping = self.map_foreign(domid, frame, (offset + size + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT)
+        try:
+            mapping.write(data, offset)
+        finally:
+            mapping.release()
 
     def pin_table(self, domid: int, level: int, frame: int) -> None:
         """MMUEXT_PIN_Ln_TABLE for another domain: its page table is checked, and stays one."""

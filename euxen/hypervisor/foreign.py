@@ -75,6 +75,11 @@ class ForeignMapping:
         self._registered.append(self)
         self.memory = caller.machine.ram[frame * PAGE_SIZE : (frame + pages) * PAGE_SIZE]
 
+    def write(self, data: bytes | memoryview, offset: int = 0) -> None:
+        """Copy into them, from so many bytes on."""
+        view = memoryview(data)
+        self.memory[offset : offset + view.nbytes] = view
+
     def release(self) -> None:
         """Unmap them."""
         if self in self._registered:

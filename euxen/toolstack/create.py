@@ -14,7 +14,9 @@ from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.xenstore_client import XenStoreRefused
 from euxen.hypervisor.control import DEFAULT_GRANT_LIMITS, DEFAULT_MAX_EVTCHN_PORT, GrantLimits
 from euxen.hypervisor.errors import XenError
-from euxen.toolstack.builder.pv import PvBuilder, Rings
+from euxen.toolstack.builder.common import BuiltDomain, Rings
+from euxen.toolstack.builder.pv import PvBuilder
+from euxen.toolstack.builder.pvh import PvhBuilder
 from euxen.toolstack.config.model import DomainConfig
 from euxen.toolstack.errors import UserError
 from euxen.toolstack.files import read_file
