@@ -15,7 +15,7 @@ from typing import TypeVar
 from euxen.abi import domctl as dom
 from euxen.abi import memory as mem
 from euxen.abi import sysctl as sys
-from euxen.abi.arch_x86_xen import VcpuGuestContext
+from euxen.abi.arch_x86_xen import VcpuGuestContext, XenArchDomainconfig
 from euxen.abi.errno import XEN_ENOMEM
 from euxen.abi.event_channel import (
     EvtchnAllocUnbound,
@@ -124,8 +124,10 @@ class Control:
         handle: bytes = bytes(16),
         domid: int = 0,
         grant_limits: GrantLimits = DEFAULT_GRANT_LIMITS,
+        flags: int = 0,
+        emulation_flags: int = 0,
     ) -> int:
-        """A PV domain without memory, paused; returns its domid, which is any for 0.
+        """A domain without memory, paused; returns its domid, which is any for 0. ``flags`` are XEN_DOMCTL_CDF_*.
 
         XEN_DOMCTL_createdomain, XEN_DOMCTL_max_vcpus and XEN_DOMCTL_max_mem.
         """
@@ -136,6 +138,8 @@ class Control:
             max_grant_frames=grant_limits.max_grant_frames,
             max_maptrack_frames=grant_limits.max_maptrack_frames,
             grant_opts=grant_limits.max_version,
+            flags=flags,
+            arch=XenArchDomainconfig(emulation_flags=emulation_flags),
         )
         _config, domid = self.domctl(dom.XEN_DOMCTL_createdomain, domid, config)
         try:
@@ -227,8 +231,16 @@ class Control:
         op = dom.XenDomctlMaxMem(max_memkb=pages << PAGE_SHIFT - KIB_SHIFT)
         self.domctl(dom.XEN_DOMCTL_max_mem, domid, op)
 
+    def set_paging_mempool_size(self, domid: int, size: int) -> None:
+        """XEN_DOMCTL_set_paging_mempool_size: how many bytes Xen may use for the domain's p2m."""
+        op = dom.XenDomctlPagingMempool(size_=size)
+        self.domctl(dom.XEN_DOMCTL_set_paging_mempool_size, domid, op)
+
     def populate_physmap(self, domid: int, first_pfn: int, count: int) -> memoryview:
-        """XENMEM_populate_physmap: memory at ``count`` pfns; returns the frames' numbers. All or an error."""
+        """XENMEM_populate_physmap: memory at ``count`` pfns. All or an error.
+
+        Returns the machine frames' numbers for a PV domain, the same pfns for another.
+        """
         pfns = struct.pack(f"<{count}Q", *range(first_pfn, first_pfn + count))
         with self._kernel.lend(pfns) as buffer:
             op = mem.XenMemoryReservation(extent_start=buffer.address, nr_extents=count, domid=domid)

@@ -37,7 +37,7 @@ from euxen.hypervisor.control import Control
 from euxen.toolstack.acpi.dsdt import ACPI_INFO_PHYSICAL_ADDRESS
 from euxen.toolstack.acpi.tables import AcpiModule, acpi_modules
 from euxen.toolstack.builder.common import BuiltDomain, Rings, populate, ramdisk_module, seed_grants
-from euxen.toolstack.builder.space import PAGE_SHIFT, PAGE_SIZE, BuildError, Segment, Space
+from euxen.toolstack.builder.space import PAGE_SHIFT, PAGE_SIZE, Segment, Space
 from euxen.toolstack.kernel.image import KernelImage
 from euxen.toolstack.kernel.layout import GuestKind
 
@@ -106,7 +106,7 @@ class PvhBuilder:
         self._vcpus = len(online)
         assert image.notes is not None
         self._notes = image.notes
-        self._space = Space(self._ram.low >> PAGE_SHIFT, 0)
+        self._space = Space(self._ram.low >> PAGE_SHIFT, 0, followed_by_hole=self._ram.high > 0)
         self._acpi = acpi_modules(online, self._wants_low_rsdp())
         self._map = memory_map(self._ram, self._acpi)
 
@@ -154,13 +154,9 @@ class PvhBuilder:
 
     def _load_kernel(self) -> None:
         """Copy what the file has; what it has not is zero already."""
-        start, end = self._layout.virt_kstart, self._layout.virt_kend
-        if start % PAGE_SIZE:
-            raise BuildError(
-                f"{self._image.path} has its kernel at {start:#x}, where no page begins; check its program headers"
-            )
+        start = self._layout.virt_kstart
         self._space.pad_to(start, "space below the kernel")
-        self._space.allocate("kernel", end - start)
+        self._space.allocate("kernel", self._layout.virt_kend - start)
         for part in self._image.segments:
             self._write(part.paddr, part.data)
 

@@ -33,9 +33,9 @@ class Segment:
 class Space:
     """Pages that are not given to anything yet. pfns and virtual addresses grow together, from ``base``."""
 
-    def __init__(self, pages: int, base: int) -> None:
-        """For a domain that has so many pages."""
-        self._pages = pages
+    def __init__(self, pages: int, base: int, followed_by_hole: bool = False) -> None:
+        """For a domain that has so many pages, or more, but not next to these."""
+        self._pages, self._followed_by_hole = pages, followed_by_hole
         self.segments: list[Segment] = []
         self.pfn_end = 0
         self.virt_end = base
@@ -54,9 +54,12 @@ class Space:
 
     def _advance(self, pages: int, what: str) -> None:
         if self.pfn_end + pages > self._pages:
+            end = -(-(self.pfn_end + pages) * PAGE_SIZE >> 20)
+            size = self._pages * PAGE_SIZE >> 20
+            if self._followed_by_hole:
+                raise BuildError(f"the {what} would end at {end} MiB; no PVH guest has memory from {size} MiB to 4 GiB")
             raise BuildError(
-                f"{self._pages * PAGE_SIZE >> 20} MiB is too little memory: the {what} would end at "
-                f"{-(-(self.pfn_end + pages) * PAGE_SIZE >> 20)} MiB; give the domain more"
+                f"{size} MiB is too little memory: the {what} would end at {end} MiB; give the domain more"
             )
         self.pfn_end += pages
         self.virt_end += pages * PAGE_SIZE
