@@ -73,6 +73,8 @@ def _sentence(registers: Registers, reason: int, detail: int) -> str:
         return f"The guest wants to go to user mode without a user page table {where}."
     if reason == traps.CRASH_GRANTER_GONE:
         return f"The guest unmaps a grant of a domain that is gone, which it had unmapped by other means {where}."
+    if reason == traps.CRASH_P2M:
+        return f"The guest puts memory where it has mapped what is lent to it, without unmapping that first, {where}."
     return f"The guest was crashed {where}."
 
 

@@ -32,6 +32,7 @@ ASSISTS = {
     VMASST_TYPE_runstate_update_flag,
     VMASST_TYPE_m2p_strict,
 }
+ASSISTS_OF_ALL = {VMASST_TYPE_runstate_update_flag}
 DR6_RESERVED_ONES = 0xFFFF_0FF0
 DR6_WRITABLE = 0xE00F
 DR7_RESERVED_ONES = 0x400
@@ -120,7 +121,7 @@ def set_segment_base(vcpu: Vcpu, which: int, base: int, *_rest: int) -> int:
 def vm_assist(vcpu: Vcpu, command: int, kind: int, *_rest: int) -> int:
     """HYPERVISOR_vm_assist."""
     command, kind = command & 0xFFFF_FFFF, kind & 0xFFFF_FFFF
-    if kind not in ASSISTS:
+    if kind not in (ASSISTS_OF_ALL if vcpu.hvm is not None else ASSISTS):
         raise XenError(XEN_EINVAL)
     record = vcpu.domain.record
     if command == VMASST_CMD_enable:
