@@ -262,11 +262,14 @@ class Control:
             self.memory_op(mem.XENMEM_set_memory_map, op)
 
     def map_foreign(self, domid: int, frame: int, pages: int = 1) -> ForeignMapping:
-        """Map machine frames of a domain, in a row, until they are released: MMU_NORMAL_PT_UPDATE with its domid."""
+        """Map frames of a domain, in a row, until they are released: MMU_NORMAL_PT_UPDATE with its domid.
+
+        Machine frames of a PV domain, guest frames of another.
+        """
         return ForeignMapping(self.caller, domid, frame, pages)
 
     def copy_to_foreign(self, domid: int, frame: int, data: bytes | memoryview, offset: int = 0) -> None:
-        """Write to frames of a domain, in a row, mapping them meanwhile: machine frames of a PV guest, else gfns."""
+        """Write to frames of a domain, in a row, from a byte of the first on, mapping them as ``map_foreign`` does."""
         size = memoryview(data).nbytes
         mapping = self.map_foreign(domid, frame, (offset + size + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT)
         try:
