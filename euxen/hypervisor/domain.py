@@ -9,10 +9,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from euxen.abi.compat import CompatSharedInfo
 from euxen.abi.domctl import XEN_DOMCTL_CDF_hvm, XenDomctlCreatedomain
 from euxen.abi.errno import XEN_EINVAL, XEN_ENOMEM, XEN_EOVERFLOW
 from euxen.abi.sched import SHUTDOWN_crash, SHUTDOWN_suspend
-from euxen.abi.compat import CompatSharedInfo
 from euxen.abi.xen import SharedInfo
 from euxen.cpu import cpuid
 from euxen.cpu.cpuid import Leaf

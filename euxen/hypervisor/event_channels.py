@@ -26,8 +26,8 @@ from euxen.cpu.native.memory import Memory, Record
 from euxen.hypervisor import event_channel as native
 from euxen.hypervisor import xsm
 from euxen.hypervisor.errors import XenError
-from euxen.hypervisor.event_channel import EVTCHNS_PER_BUCKET
 from euxen.hypervisor.event_2l import COMPAT_2L_NR_CHANNELS
+from euxen.hypervisor.event_channel import EVTCHNS_PER_BUCKET
 from euxen.hypervisor.event_fifo import MAX_OFFSET, EvtchnFifo, raise_saved, save_pending
 from euxen.hypervisor.records import (
     ECS_FREE,

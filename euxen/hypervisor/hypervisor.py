@@ -35,6 +35,7 @@ from euxen.hypervisor.machine import Machine
 from euxen.hypervisor.records import DomainRecord, MachineRecord
 from euxen.hypervisor.vcpu import time_scale
 
+
 class MakeEngine(Protocol):
     """Makes engines: for RAM at a host address, of so many frames, and for the kind of guest."""
 
@@ -196,9 +197,7 @@ class Hypervisor:
         domain.attach(self.make_engine(machine.ram_address, machine.frames, hvm=domain.is_hvm))
         shift, multiplier = time_scale(machine.tsc_khz)
         tsc = Tsc(machine.tsc_khz, multiplier, shift)
-        domain.set_cpuid(
-            default_hvm_policy(tsc, domid) if domain.is_hvm else default_policy(tsc, machine.frames - 1)
-        )
+        domain.set_cpuid(default_hvm_policy(tsc, domid) if domain.is_hvm else default_policy(tsc, machine.frames - 1))
         domain.controller_pause_count = domain.record["pause_count"] = 1
         self._insert(domain)
         return domain

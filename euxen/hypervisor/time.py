@@ -57,7 +57,7 @@ def watchdog_deadline(vcpu: int) -> int:
 
 @native
 def run_waking_timers(vcpu: int) -> int:
-    """Raise VIRQ_TIMER if the one-shot timer of a vCPU is due, whether it runs or not. The local APIC's wakes it too."""
+    """Raise VIRQ_TIMER if a vCPU's one-shot timer is due, whether it runs or not, and the local APIC's interrupt."""
     if load64(vcpu + VcpuRecord.hvm):
         vlapic_timer.run_timer(vcpu)
     single = load64(vcpu + VcpuRecord.timer_deadline)

@@ -25,9 +25,8 @@ from euxen.hypervisor import descriptors, guest_access, sched, time, upcall
 from euxen.hypervisor.caller import BUFFER_SHIFT, Lender
 from euxen.hypervisor.errors import GuestFault, XenError
 from euxen.hypervisor.hvm.vcpu import HvmVcpu
-from euxen.hypervisor.mm import p2m
+from euxen.hypervisor.mm import p2m, pagetable, xen_slots
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm import pagetable, xen_slots
 from euxen.hypervisor.records import TRAP_ENTRY_SIZE, TF_kernel_mode, VcpuRecord
 from euxen.hypervisor.sleeper import Sleeper
 

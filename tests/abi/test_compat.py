@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import subprocess
 
-import euxen.abi.callback
-import euxen.abi.event_channel
-import euxen.abi.grant_table
-import euxen.abi.hvm_op
-import euxen.abi.hvm_vcpu
-import euxen.abi.sched
-import euxen.abi.vcpu
+from test_headers import HEADER, STRUCTURES, is_structure, public
+
 from euxen.abi import compat
 from euxen.abi.structure import Structure
-from test_headers import HEADER, STRUCTURES, is_structure, public
 
 DIFFERENT = {name: cls for name, cls in public(compat).items() if is_structure(cls)}
 SAME = {
@@ -32,7 +26,7 @@ SAME = {
 def _assertions(name: str, cls: type[Structure]) -> list[str]:
     from test_headers import c_type
 
-    lines = [f"typedef {c_type(cls)} T_{name};", f"_Static_assert(sizeof(T_{name}) == {cls.size}, \"{name}\");"]
+    lines = [f"typedef {c_type(cls)} T_{name};", f'_Static_assert(sizeof(T_{name}) == {cls.size}, "{name}");']
     for field, offset in cls.offsets.items():
         member = field.removesuffix("_")
         lines.append(f'_Static_assert(offsetof(T_{name}, {member}) == {offset}, "{name}.{member}");')
@@ -42,7 +36,12 @@ def _assertions(name: str, cls: type[Structure]) -> list[str]:
 def test_layouts_of_32_bit_guests() -> None:
     classes = DIFFERENT | {name: STRUCTURES[name] for name in SAME}
     headers = dict.fromkeys(header for cls in classes.values() for header in HEADER.findall(cls.__doc__ or ""))
-    lines = ["#define __XEN_TOOLS__ 1", "#include <stddef.h>", "#include <stdint.h>", *(f"#include <xen/{header}>" for header in headers)]
+    lines = [
+        "#define __XEN_TOOLS__ 1",
+        "#include <stddef.h>",
+        "#include <stdint.h>",
+        *(f"#include <xen/{header}>" for header in headers),
+    ]
     for name, cls in classes.items():
         lines += _assertions(name, cls)
     command = ["gcc", "-m32", "-ffreestanding", "-fsyntax-only", "-x", "c", "-"]

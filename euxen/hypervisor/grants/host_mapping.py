@@ -7,6 +7,7 @@ xen/arch/x86/hvm/grant_table.c.
 
 from __future__ import annotations
 
+from euxen.abi.errno import XEN_EPERM
 from euxen.abi.grant_table import (
     GNTMAP_contains_pte,
     GNTMAP_host_map,
@@ -14,7 +15,6 @@ from euxen.abi.grant_table import (
     GNTST_general_error,
     GNTST_okay,
 )
-from euxen.abi.errno import XEN_EPERM
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import call3, load64, native, shr
 from euxen.hypervisor.grants.pv_mapping import create_grant_pv_mapping, replace_grant_pv_mapping

@@ -14,7 +14,6 @@ from euxen.abi.grant_table import (
     GNTST_general_error,
     GNTST_okay,
 )
-from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import load64, native, store64
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.entries import (

@@ -13,9 +13,7 @@ from euxen.hypervisor.errors import XenError
 
 CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_ET, CR0_NE = (1 << bit for bit in range(6))
 CR0_WP, CR0_AM, CR0_NW, CR0_CD, CR0_PG = 1 << 16, 1 << 18, 1 << 29, 1 << 30, 1 << 31
-CR0_GUEST_BITS = (
-    CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG
-)
+CR0_GUEST_BITS = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG
 CR4_PAE, CR4_MCE, CR4_PCE = 1 << 5, 1 << 6, 1 << 8
 CR4_BITS = {
     1 << 0 | 1 << 1: cpu.XEN_X86_FEATURE_VME,

@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 from euxen.abi.hvm_params import HVM_PARAM_TRIPLE_FAULT_REASON
 from euxen.abi.sched import SHUTDOWN_poweroff
+from euxen.cpu.block import CpuBlock
 from euxen.cpu.engine import Engine, ExitReason
 from euxen.cpu.native.language import call3, load64, native
-from euxen.cpu.block import CpuBlock
 from euxen.cpu.registers import Registers
 from euxen.hypervisor import crash
 from euxen.hypervisor.errors import GuestFault
 from euxen.hypervisor.hvm import cpu_state, cr, hypercall, io, irq, msr, msr_rare, vlapic_regs
 from euxen.hypervisor.hypercalls.calling import make_hypercall
+from euxen.hypervisor.mm import p2m
 from euxen.hypervisor.vcpu import Vcpu
 
 RAX, RCX, RDX = 0, 1, 2
@@ -104,9 +105,12 @@ class HvmCpu:
         return size + 1
 
     def _mmio(self, vcpu: Vcpu) -> None:
-        """An access that is none of data: code or page tables where there is no memory (hvm_hap_nested_page_fault)."""
+        """An access that can't be emulated: code where there is no memory, or none to execute (hvm_hap_nested_page_fault)."""
         address = self.block["exit_info"]
-        crash.crash_for(vcpu, self.registers, f"The guest has code or page tables where it has no memory, {address:#x}")
+        if p2m.get_entry(vcpu.domain.record.address, address >> 12):
+            crash.crash_for(vcpu, self.registers, f"The guest executes what is only lent to it, at {address:#x}.")
+        else:
+            inject(self.block.address, TRAP_gp_fault, 0)
 
     def _down(self, vcpu: Vcpu) -> None:
         """The vCPU is switched off. The last one takes the domain with it (hvm_vcpu_down)."""

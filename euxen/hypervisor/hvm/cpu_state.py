@@ -14,17 +14,29 @@ from euxen.cpu.registers import Registers
 
 GENERAL = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{number}" for number in range(8, 16)))
 SEGMENTS = {
-    **{"es": state.ES, "cs": state.CS, "ss": state.SS, "ds": state.DS, "fs": state.FS, "gs": state.GS},
-    **{"tr": state.TR, "ldtr": state.LDTR},
+    "es": state.ES,
+    "cs": state.CS,
+    "ss": state.SS,
+    "ds": state.DS,
+    "fs": state.FS,
+    "gs": state.GS,
+    "tr": state.TR,
+    "ldtr": state.LDTR,
 }
 TABLES = {"gdtr": state.GDTR, "idtr": state.IDTR}
 CONTROL = {"cr0": state.CR0, "cr2": state.CR2, "cr3": state.CR3, "cr4": state.CR4}
 SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = 4800, 4808, 4816
 """Where the CPU's state has them; the first has 32 bits."""
 MSRS = {
-    **{"sysenter_esp": SYSENTER_ESP, "sysenter_eip": SYSENTER_EIP, "shadow_gs": state.KERNEL_GS_BASE},
-    **{"msr_lstar": state.LSTAR, "msr_star": state.STAR, "msr_cstar": state.CSTAR},
-    **{"msr_syscall_mask": state.FMASK, "msr_efer": state.EFER, "msr_tsc_aux": state.TSC_AUX},
+    "sysenter_esp": SYSENTER_ESP,
+    "sysenter_eip": SYSENTER_EIP,
+    "shadow_gs": state.KERNEL_GS_BASE,
+    "msr_lstar": state.LSTAR,
+    "msr_star": state.STAR,
+    "msr_cstar": state.CSTAR,
+    "msr_syscall_mask": state.FMASK,
+    "msr_efer": state.EFER,
+    "msr_tsc_aux": state.TSC_AUX,
 }
 MXCSR_DEFAULT, FCW_RESET = 0x1F80, 0x40
 LOW = 0xFFFF_FFFF

@@ -1,4 +1,7 @@
-"""The hypercall page of an HVM guest: a stub per hypercall. Source: svm_init_hypercall_page in xen/arch/x86/hvm/svm.c."""
+"""The hypercall page of an HVM guest: a stub per hypercall.
+
+Source: svm_init_hypercall_page in xen/arch/x86/hvm/svm/svm.c.
+"""
 
 from __future__ import annotations
 

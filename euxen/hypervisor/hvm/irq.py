@@ -25,13 +25,10 @@ def pending_vector(block: int) -> int:
     vcpu = load64(block + CpuBlock.vcpu)
     vector = callback_pending(vcpu)
     if vector != NONE:
-        # It stays pending until the guest has looked at its events: ask again after its handler.
-        call1(load64(block + CpuBlock.kick), block)
         return vector
     vector = deliverable_irq(hvm_of(vcpu))
     if vector != NONE:
         vlapic_ack_pending_irq(hvm_of(vcpu), vector)
-        call1(load64(block + CpuBlock.kick), block)
     return vector
 
 

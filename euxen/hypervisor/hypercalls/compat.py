@@ -325,9 +325,7 @@ def _vcpu_op(caller: Vcpu, arguments: list[int]) -> int:
         return time.start_singleshot_timer(caller.block, caller.record.address, _signed(op.timeout_abs_ns), op.flags)
     if command == vcpu.VCPUOP_get_runstate_info and vcpu_id < len(caller.domain.vcpus):
         info = caller.domain.vcpus[vcpu_id].runstate_info(caller.domain.machine.now())
-        narrow = abi.CompatVcpuRunstateInfo(
-            state=info.state, state_entry_time=info.state_entry_time, time=info.time
-        )
+        narrow = abi.CompatVcpuRunstateInfo(state=info.state, state_entry_time=info.state_entry_time, time=info.time)
         caller.write(argument, bytes(narrow))
         return 0
     return table.call(caller, xen.HYPERVISOR_vcpu_op, *arguments)

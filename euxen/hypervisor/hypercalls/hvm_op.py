@@ -110,7 +110,7 @@ def _may_set(source: Domain, domain: Domain, hvm: HvmDomain, index: int, value: 
 
 
 def _checked(caller: Caller, domain: Domain, index: int, value: int) -> tuple[int, int]:
-    """What a parameter means is done; which one it is then, and its value. Raises XenError for a value that cannot be."""
+    """Do what a parameter means; which one it is then, and its value. Raises XenError for a value that cannot be."""
     own = domain is caller.domain
     if index == params.HVM_PARAM_CALLBACK_IRQ:
         _set_callback_via(domain, value)
@@ -265,4 +265,3 @@ OPERATIONS: dict[int, Callable[[Caller, int], None]] = {
     abi.HVMOP_guest_request_vm_event: _guest_request_vm_event,
     abi.HVMOP_altp2m: _altp2m,
 }
-

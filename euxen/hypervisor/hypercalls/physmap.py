@@ -44,10 +44,7 @@ ERROR = struct.Struct("<i")
 
 def add_extent(domain: Domain, gfn: int, first: int, count: int) -> bool:
     """Put frames, in a row from ``first`` on, at guest frames; whether all found a place."""
-    for number in range(count):
-        if _add(domain, gfn + number, first + number):
-            return False
-    return True
+    return all(not _add(domain, gfn + number, first + number) for number in range(count))
 
 
 def _add(domain: Domain, gfn: int, mfn: int) -> int:
@@ -66,8 +63,8 @@ def _check(error: int) -> None:
 def _permitted(caller: Caller, domid: int, space: int) -> Domain:
     """The domain that is meant, if the caller may change its map (xatp_permission_check). Raises XenError."""
 
-    def check(source: Domain, target: Domain | None = None) -> None:
-        if target is None or not target.is_hvm or space == abi.XENMAPSPACE_dev_mmio:
+    def check(source: Domain, target: Domain) -> None:
+        if not target.is_hvm or space == abi.XENMAPSPACE_dev_mmio:
             raise XenError(XEN_EACCES)
         xsm.add_to_physmap(source, target)
 
@@ -194,8 +191,8 @@ def _remove_from_physmap(caller: Caller, argument: int, start: int) -> int:
         raise XenError(XEN_EINVAL)
     op = abi.XenRemoveFromPhysmap.unpack_from(caller.read(argument, abi.XenRemoveFromPhysmap.size))
 
-    def check(source: Domain, target: Domain | None = None) -> None:
-        if target is None or not target.is_hvm:
+    def check(source: Domain, target: Domain) -> None:
+        if not target.is_hvm:
             raise XenError(XEN_EACCES)
         xsm.remove_from_physmap(source, target)
 

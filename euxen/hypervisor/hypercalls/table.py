@@ -71,7 +71,9 @@ HYPERCALLS: dict[int, Hypercall] = {
     xen.HYPERVISOR_set_debugreg: Hypercall("set_debugreg", state.set_debugreg),
     xen.HYPERVISOR_get_debugreg: Hypercall("get_debugreg", state.get_debugreg),
     xen.HYPERVISOR_update_descriptor: Hypercall("update_descriptor", NATIVE),
-    xen.HYPERVISOR_memory_op: Hypercall("memory_op", memory.memory_op, "partly", "no NUMA, sharing or paging", kinds=Kinds.ALL),
+    xen.HYPERVISOR_memory_op: Hypercall(
+        "memory_op", memory.memory_op, "partly", "no NUMA, sharing or paging", kinds=Kinds.ALL
+    ),
     xen.HYPERVISOR_multicall: Hypercall("multicall", NATIVE, kinds=Kinds.ALL),
     xen.HYPERVISOR_update_va_mapping: Hypercall("update_va_mapping", NATIVE),
     xen.HYPERVISOR_set_timer_op: Hypercall("set_timer_op", NATIVE, kinds=Kinds.ALL),
@@ -94,17 +96,26 @@ HYPERCALLS: dict[int, Hypercall] = {
     xen.HYPERVISOR_callback_op: Hypercall("callback_op", callbacks.callback_op),
     xen.HYPERVISOR_xenoprof_op: Hypercall("xenoprof_op", _absent, "absent", "as in a Xen without xenoprof"),
     xen.HYPERVISOR_event_channel_op: Hypercall(
-        "event_channel_op", events.event_channel_op, "partly", "no physical interrupts", kinds=Kinds.ALL),
+        "event_channel_op", events.event_channel_op, "partly", "no physical interrupts", kinds=Kinds.ALL
+    ),
     xen.HYPERVISOR_physdev_op: Hypercall(
-        "physdev_op", physdev.physdev_op, "partly", "what a domain without devices has", kinds=Kinds.ALL),
-    xen.HYPERVISOR_hvm_op: Hypercall("hvm_op", hvm_op.hvm_op, "partly", "no altp2m, monitoring or tracing", kinds=Kinds.ALL),
+        "physdev_op", physdev.physdev_op, "partly", "what a domain without devices has", kinds=Kinds.ALL
+    ),
+    xen.HYPERVISOR_hvm_op: Hypercall(
+        "hvm_op", hvm_op.hvm_op, "partly", "no altp2m, monitoring or tracing", kinds=Kinds.ALL
+    ),
     xen.HYPERVISOR_sysctl: Hypercall(
-        "sysctl", do_sysctl, "partly", "for PV guests, on a machine whose hardware is the host's", kinds=Kinds.ALL),
-    xen.HYPERVISOR_domctl: Hypercall("domctl", do_domctl, "partly", "for PV guests without devices of the host's", kinds=Kinds.ALL),
+        "sysctl", do_sysctl, "partly", "for PV guests, on a machine whose hardware is the host's", kinds=Kinds.ALL
+    ),
+    xen.HYPERVISOR_domctl: Hypercall(
+        "domctl", do_domctl, "partly", "for PV guests without devices of the host's", kinds=Kinds.ALL
+    ),
     xen.HYPERVISOR_kexec_op: Hypercall("kexec_op", managing.absent(xsm.kexec), "absent"),
     xen.HYPERVISOR_tmem_op: Hypercall("tmem_op", _absent, "absent", "as in Xen since 4.13"),
     xen.HYPERVISOR_argo_op: Hypercall("argo_op", _absent, "absent", "as in a Xen without Argo", kinds=Kinds.ALL),
-    xen.HYPERVISOR_xenpmu_op: Hypercall("xenpmu_op", state.xenpmu_op, "absent", "as in a Xen without vpmu", kinds=Kinds.ALL),
+    xen.HYPERVISOR_xenpmu_op: Hypercall(
+        "xenpmu_op", state.xenpmu_op, "absent", "as in a Xen without vpmu", kinds=Kinds.ALL
+    ),
     xen.HYPERVISOR_dm_op: Hypercall("dm_op", managing.absent(xsm.dm_op), "absent", kinds=Kinds.ALL),
     xen.HYPERVISOR_hypfs_op: Hypercall("hypfs_op", managing.absent(xsm.hypfs_op), "absent", kinds=Kinds.ALL),
     xen.HYPERVISOR_arch_0: Hypercall("mca", managing.absent(xsm.do_mca), "absent"),

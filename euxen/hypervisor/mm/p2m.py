@@ -256,5 +256,3 @@ class P2m:
                     found.append((gfn, entry))
             group = groups.find(1, group + 1)
         return found
-
-
