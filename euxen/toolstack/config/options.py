@@ -156,7 +156,7 @@ OPTIONS: dict[str, Option] = {
     "pvshim_path": _ignored(Form.STRING, "euxen runs PV guests without a shim"),
     "pvshim_cmdline": _ignored(Form.STRING, "euxen runs PV guests without a shim"),
     "pvshim_extra": _ignored(Form.STRING, "euxen runs PV guests without a shim"),
-    "acpi": _ignored(Form.BOOLEAN, "euxen has no ACPI tables yet", "0", "1"),
+    "acpi": _ignored(Form.BOOLEAN, "PVH guests always have ACPI tables, and PV guests never", "0", "1"),
     "hap": _ignored(Form.BOOLEAN, "euxen pages as it does", "0", "1"),
     "oos": _ignored(Form.BOOLEAN, "euxen pages as it does", "0", "1"),
     "shadow_memory": _ignored(Form.NUMBER, "euxen needs no memory for shadow page tables"),
