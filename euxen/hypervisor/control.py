@@ -310,7 +310,7 @@ class Control:
                 domid=domid, type=mem.XENMEM_resource_grant_table, nr_frames=1, frame_list=buffer.address
             )
             self.memory_op(mem.XENMEM_acquire_resource, op)
-            return self.map_foreign(domid, int.from_bytes(buffer.data, "little"))
+            return ForeignMapping(self.caller, domid, int.from_bytes(buffer.data, "little"), translate=False)
 
     # What others lend.
 

@@ -56,8 +56,11 @@ class ForeignMapping:
     A context manager, for those who need them for a moment.
     """
 
-    def __init__(self, caller: Domain, domid: int, frame: int, pages: int = 1) -> None:
-        """Map machine frames of a PV domain, or guest frames of another. Raises XenError."""
+    def __init__(self, caller: Domain, domid: int, frame: int, pages: int = 1, translate: bool = True) -> None:
+        """Map machine frames of a PV domain, or guest frames of another, if these are to be translated.
+
+        Raises XenError.
+        """
         owner = PageOwner(caller, DOMID_SELF if domid == caller.domid else domid)
         check_mmu_update(caller, None, owner)
         self._mapper = caller.record.address
@@ -67,14 +70,14 @@ class ForeignMapping:
         """The machine frames."""
         try:
             for number in range(frame, frame + pages):
-                self._map(owner, number)
+                self._map(owner, number, translate)
         except XenError:
             self.release()
             raise
         self._registered.append(self)
 
-    def _map(self, owner: PageOwner, frame: int) -> None:
-        mfn = frame if owner.domain is None else owner.domain.mfn_of(frame)
+    def _map(self, owner: PageOwner, frame: int, translate: bool) -> None:
+        mfn = owner.domain.mfn_of(frame) if owner.domain is not None and translate else frame
         if mfn is None:
             raise XenError(XEN_EINVAL)
         error = l1.get_page_from_l1e(mfn * PAGE_SIZE | RIGHTS, self._mapper, owner.record.address)
