@@ -56,8 +56,11 @@ class ForeignMapping:
     A context manager, for those who need them for a moment.
     """
 
-    def __init__(self, caller: Domain, domid: int, frame: int, pages: int = 1) -> None:
-        """Map machine frames of a PV domain, or guest frames of another. Raises XenError."""
+    def __init__(self, caller: Domain, domid: int, frame: int, pages: int = 1, translate: bool = True) -> None:
+        """Map frames: of a PV domain machine frames, of another guest frames if they are to be translated.
+
+        Raises XenError.
+        """
         owner = PageOwner(caller, DOMID_SELF if domid == caller.domid else domid)
         check_mmu_update(caller, None, owner)
         self._mapper = caller.record.address
@@ -67,16 +70,13 @@ class ForeignMapping:
         """The machine frames."""
         try:
             for number in range(frame, frame + pages):
-                self._map(owner, number)
+                self._map(owner, _machine_frame(owner, number) if translate else number)
         except XenError:
             self.release()
             raise
         self._registered.append(self)
 
-    def _map(self, owner: PageOwner, frame: int) -> None:
-        mfn = frame if owner.domain is None else owner.domain.mfn_of(frame)
-        if mfn is None:
-            raise XenError(XEN_EINVAL)
+    def _map(self, owner: PageOwner, mfn: int) -> None:
         error = l1.get_page_from_l1e(mfn * PAGE_SIZE | RIGHTS, self._mapper, owner.record.address)
         if error:
             raise XenError(-error)
@@ -119,3 +119,10 @@ class ForeignMapping:
 
     def __exit__(self, _kind: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
         self.release()
+
+
+def _machine_frame(owner: PageOwner, frame: int) -> int:
+    mfn = frame if owner.domain is None else owner.domain.mfn_of(frame)
+    if mfn is None:
+        raise XenError(XEN_EINVAL)
+    return mfn
