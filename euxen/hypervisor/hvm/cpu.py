@@ -105,7 +105,7 @@ class HvmCpu:
         return size + 1
 
     def _mmio(self, vcpu: Vcpu) -> None:
-        """An access that can't be emulated: code where there is no memory, or none to execute (hvm_hap_nested_page_fault)."""
+        """An access that nothing emulates: of code (hvm_hap_nested_page_fault)."""
         address = self.block["exit_info"]
         if p2m.get_entry(vcpu.domain.record.address, address >> 12):
             crash.crash_for(vcpu, self.registers, f"The guest executes what is only lent to it, at {address:#x}.")
