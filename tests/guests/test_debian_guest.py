@@ -27,7 +27,7 @@ dmesg | sed -n 's/.*xen:events: //p'
 echo "== firmware tables"
 ls /sys/firmware/acpi/tables 2> /dev/null | grep -v '^d'
 dmesg | sed -n 's/.*ACPI: \\([0-9]*\\) ACPI AML tables successfully.*/loaded \\1/p'
-dmesg | grep -i 'ACPI.*\\(error\\|warning\\|bug\\)'
+dmesg | sed -n 's/.*ACPI \\(Error\\|Warning\\|BIOS Error.*\\): //p'
 
 echo "== forks"
 i=0
@@ -126,10 +126,20 @@ def test_events(story: Story, kind: str) -> None:
     assert story["events"] == ["Using FIFO-based ABI", *by_vector]
 
 
+UNHANDLED = (0, 1, 3, 4, 5, 6, 7)
+NO_HANDLER = [f"No handler or method for GPE {event:02}, disabling event (20220331/evgpe-839)" for event in UNHANDLED]
+
+
 def test_firmware_tables(story: Story, kind: str) -> None:
-    """Linux takes all that a PVH guest gets, and loads what is code in it."""
-    tables = ["APIC", "DSDT", "FACP", "FACS", "loaded 1"] if kind == "pvh" else [""]
-    assert story["firmware tables"] == tables
+    """Linux takes all that a PVH guest gets, loads what is code in it, and misses what it misses under Xen.
+
+    There, too, the FADT tells of a port for general-purpose events, where a guest finds nothing, and the DSDT has a
+    method for event 2 alone.
+    """
+    if kind == "pv":
+        assert story["firmware tables"] == [""]
+    else:
+        assert story["firmware tables"] == ["APIC", "DSDT", "FACP", "FACS", "loaded 1", *NO_HANDLER]
 
 
 def test_forks(story: Story) -> None:
