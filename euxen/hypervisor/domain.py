@@ -24,7 +24,7 @@ from euxen.hypervisor.event_channels import EventChannels
 from euxen.hypervisor.grant_table import GrantTable
 from euxen.hypervisor.hvm.domain import HvmDomain
 from euxen.hypervisor.machine import PAGE_SIZE, Machine, OutOfMemory
-from euxen.hypervisor.mm import heap, outside_writes, teardown
+from euxen.hypervisor.mm import heap, outside_writes, p2m, teardown
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.records import (
     DomainRecord,
@@ -175,6 +175,10 @@ class Domain:
     def mfn_of(self, frame: int) -> int | None:
         """The machine frame that others mean by a frame of this domain's; None where it has none there."""
         return frame if self.hvm is None else self.hvm.p2m.mfn(frame & (1 << 64) - 1)
+
+    def gfn_of(self, mfn: int) -> int:
+        """What others call a machine frame of this domain's; all ones for one that has no place in its p2m."""
+        return mfn if self.hvm is None else p2m.gfn_of(self.record.address, mfn) & (1 << 64) - 1
 
     def held_frames(self) -> list[int]:
         """The frames of memory that Xen has mapped writable for the domain, and what it has mapped of others itself."""

@@ -11,6 +11,8 @@ from euxen.cpu.cpuid import Leaf
 from euxen.cpu.policy import PHYSICAL_ADDRESS_BITS, has_feature
 from euxen.hypervisor.errors import XenError
 
+EVENT_TYPE, EVENT_TYPE_RESERVED, EVENT_SOFTWARE_INTERRUPT = 7 << 8, 1 << 8, 4 << 8
+EVENT_RESERVED, EVENT_VALID = 0x7FFF_F000, 1 << 31
 CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_ET, CR0_NE = (1 << bit for bit in range(6))
 CR0_WP, CR0_AM, CR0_NW, CR0_CD, CR0_PG = 1 << 16, 1 << 18, 1 << 29, 1 << 30, 1 << 31
 CR0_GUEST_BITS = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG
@@ -81,5 +83,10 @@ def check_cpu(policy: list[Leaf], state: HvmHwCpu) -> None:
         or state.flags & ~XEN_X86_FPU_INITIALISED
     )
     if wrong:
+        raise XenError(XEN_EINVAL)
+    kind = state.pending_event & EVENT_TYPE
+    if state.pending_event & EVENT_VALID and (
+        kind == EVENT_TYPE_RESERVED or kind > EVENT_SOFTWARE_INTERRUPT or state.pending_event & EVENT_RESERVED
+    ):
         raise XenError(XEN_EINVAL)
     check_efer(policy, state.msr_efer, bool(state.cr0 & CR0_PG))

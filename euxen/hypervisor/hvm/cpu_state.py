@@ -41,6 +41,10 @@ MSRS = {
 MXCSR_DEFAULT, FCW_RESET = 0x1F80, 0x40
 LOW = 0xFFFF_FFFF
 GRANULAR = 1 << 11
+VECTOR, EVENT_HAS_ERROR, EVENT_VALID = 0xFF, 1 << 11, 1 << 31
+EVENT_NMI, EVENT_EXCEPTION = 2 << 8, 3 << 8
+NO_ERROR_CODE = (1 << 64) - 1
+TRAP_nmi = 2
 
 
 def attributes_of(flags: int) -> int:
@@ -82,7 +86,15 @@ def load(engine: Engine, cpu: HvmHwCpu) -> None:
         fpu.fxrstor(env, cpu.fpu_regs)
     for number in (0, 1, 2, 3, 6, 7):
         engine.set_debug_register(number, getattr(cpu, f"dr{number}"))
+    _load_event(engine, cpu)
     registers_loaded(engine.block.address)
+
+
+def _load_event(engine: Engine, cpu: HvmHwCpu) -> None:
+    """What is to be delivered before the first instruction."""
+    event = cpu.pending_event
+    engine.block["injected"] = (event & VECTOR) + 1 if event & EVENT_VALID else 0
+    engine.block["injected_error"] = cpu.error_code if event & EVENT_HAS_ERROR else NO_ERROR_CODE
 
 
 def save(engine: Engine) -> HvmHwCpu:
@@ -101,6 +113,12 @@ def save(engine: Engine) -> HvmHwCpu:
     for name, offset in {**CONTROL, **MSRS}.items():
         setattr(cpu, name, registers.word(offset))
     cpu.sysenter_cs = registers.word(SYSENTER_CS) & LOW
+    if engine.block["injected"]:
+        vector, error = engine.block["injected"] - 1, engine.block["injected_error"]
+        has_error = error != NO_ERROR_CODE
+        kind = EVENT_NMI if vector == TRAP_nmi else EVENT_EXCEPTION
+        cpu.pending_event = EVENT_VALID | kind | vector | (EVENT_HAS_ERROR if has_error else 0)
+        cpu.error_code = error if has_error else 0
     for number in (0, 1, 2, 3, 6, 7):
         setattr(cpu, f"dr{number}", engine.debug_register(number))
     return cpu

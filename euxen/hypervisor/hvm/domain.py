@@ -17,6 +17,8 @@ class HvmDomain:
         self.p2m = P2m(domain)
         self.record = Record(HvmDomainRecord)
         domain["hvm"], domain["is_external"] = self.record.address, 1
+        self.irq_lines: dict[int, bytes] = {}
+        """What a saved state says of interrupt lines that nothing is connected to, by typecode."""
         self.params = [0] * HVM_NR_PARAMS
         """HVM_PARAM_*, as they were set."""
         self.params[HVM_PARAM_TRIPLE_FAULT_REASON] = SHUTDOWN_reboot

@@ -70,6 +70,11 @@ class HvmVcpu:
         record["max_physical"] = PHYSICAL_ADDRESS_BITS
 
     @property
+    def tsc(self) -> int:
+        """Its time stamp counter."""
+        return (self._vcpu.domain.machine.tsc_now() + self.record["tsc_offset"]) & (1 << 64) - 1
+
+    @property
     def apic_registers(self) -> memoryview:
         """The local APIC's registers, where they are in its page."""
         return self._apic.view
@@ -84,7 +89,7 @@ class HvmVcpu:
             cpu = copy.copy(self.at_rest or after_reset())
         else:
             cpu = cpu_state.save(engine)
-        cpu.tsc = self._vcpu.domain.machine.tsc_now() + self.record["tsc_offset"] & (1 << 64) - 1
+        cpu.tsc = self.tsc
         return cpu
 
     @cpu.setter

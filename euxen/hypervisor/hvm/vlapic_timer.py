@@ -13,6 +13,7 @@ from euxen.hypervisor.hvm.lapic_state import (
     APIC_LVT_MASKED,
     APIC_LVTT,
     APIC_TMICT,
+    APIC_VECTOR_MASK,
     get_reg,
     hvm_of,
     vlapic_enabled,
@@ -148,4 +149,19 @@ def set_tdt(vcpu: int, value: int, counter: int) -> int:
         machine = load64(load64(vcpu + VcpuRecord.domain) + DomainRecord.machine)
         delta = mulshift(value - counter, load64(machine + MachineRecord.tsc_to_ns_mul), 32)
         create_timer(vcpu, delta + 1 if ult(delta, FAR_FUTURE) else FAR_FUTURE, 0)
+    return 0
+
+
+@native
+def rearm(vcpu: int, counter: int) -> int:
+    """The registers were loaded: set the timer anew (lapic_rearm). ``counter`` is the guest's time stamp counter."""
+    hvm = hvm_of(vcpu)
+    store64(hvm + HvmVcpuRecord.timer_vector, get_reg(hvm, APIC_LVTT) & APIC_VECTOR_MASK)
+    initial = get_reg(hvm, APIC_TMICT)
+    if timer_mode(hvm) == MODE_TSC_DEADLINE:
+        if load64(hvm + HvmVcpuRecord.tdt_msr):
+            set_tdt(vcpu, load64(hvm + HvmVcpuRecord.tdt_msr), counter)
+    elif initial:
+        period = initial * APIC_BUS_CYCLE_NS * load64(hvm + HvmVcpuRecord.timer_divisor)
+        create_timer(vcpu, period, period if timer_mode(hvm) == MODE_PERIODIC else 0)
     return 0
