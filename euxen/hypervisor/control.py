@@ -310,7 +310,9 @@ class Control:
                 domid=domid, type=mem.XENMEM_resource_grant_table, nr_frames=1, frame_list=buffer.address
             )
             self.memory_op(mem.XENMEM_acquire_resource, op)
-            return ForeignMapping(self.caller, domid, int.from_bytes(buffer.data, "little"), translate=False)
+            frame = int.from_bytes(buffer.data, "little")
+            # A machine frame of any domain: MMU_PT_UPDATE_NO_TRANSLATE.
+            return ForeignMapping(self.caller, domid, frame, translate=False)
 
     # What others lend.
 

@@ -57,7 +57,7 @@ class ForeignMapping:
     """
 
     def __init__(self, caller: Domain, domid: int, frame: int, pages: int = 1, translate: bool = True) -> None:
-        """Map machine frames of a PV domain, or guest frames of another, if these are to be translated.
+        """Map frames: of a PV domain machine frames, of another guest frames if they are to be translated.
 
         Raises XenError.
         """
@@ -70,16 +70,13 @@ class ForeignMapping:
         """The machine frames."""
         try:
             for number in range(frame, frame + pages):
-                self._map(owner, number, translate)
+                self._map(owner, _machine_frame(owner, number) if translate else number)
         except XenError:
             self.release()
             raise
         self._registered.append(self)
 
-    def _map(self, owner: PageOwner, frame: int, translate: bool) -> None:
-        mfn = owner.domain.mfn_of(frame) if owner.domain is not None and translate else frame
-        if mfn is None:
-            raise XenError(XEN_EINVAL)
+    def _map(self, owner: PageOwner, mfn: int) -> None:
         error = l1.get_page_from_l1e(mfn * PAGE_SIZE | RIGHTS, self._mapper, owner.record.address)
         if error:
             raise XenError(-error)
@@ -122,3 +119,10 @@ class ForeignMapping:
 
     def __exit__(self, _kind: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
         self.release()
+
+
+def _machine_frame(owner: PageOwner, frame: int) -> int:
+    mfn = frame if owner.domain is None else owner.domain.mfn_of(frame)
+    if mfn is None:
+        raise XenError(XEN_EINVAL)
+    return mfn

@@ -34,13 +34,13 @@ class BuiltDomain:
     segments: tuple[Segment, ...]
 
 
-def populate(control: Control, domid: int, first: int, pages: int) -> memoryview:
-    """Give a domain memory; its frames as ``populate_physmap`` tells them. Raises BuildError."""
+def populate(control: Control, domid: int, first: int, pages: int, whole: int) -> memoryview:
+    """Give a domain memory, of ``whole`` pages; its frames as ``populate_physmap`` tells them. Raises BuildError."""
     try:
         return control.populate_physmap(domid, first, pages)
     except XenError as error:
         raise BuildError(
-            f"the machine has not enough free memory for a domain of {pages * PAGE_SIZE >> 20} MiB"
+            f"the machine has not enough free memory for a domain of {whole * PAGE_SIZE >> 20} MiB"
         ) from error
 
 

@@ -116,7 +116,7 @@ class PvBuilder:
         return BuiltDomain(console_frame, xenstore_frame, tuple(self._space.segments))
 
     def _populate(self) -> None:
-        self._p2m = populate(self._control, self._domid, 0, self._pages)
+        self._p2m = populate(self._control, self._domid, 0, self._pages, self._pages)
         self._control.set_memory_map(self._domid, [(0, self._max_pages * PAGE_SIZE, E820_RAM)])
 
     def _place_kernel(self) -> None:

@@ -102,6 +102,7 @@ class PvhBuilder:
         self._domid = domid
         self._image = image
         self._layout = image.layout(GuestKind.PVH)
+        self._pages = pages
         self._ram = Ram.of(pages << PAGE_SHIFT)
         self._vcpus = len(online)
         assert image.notes is not None
@@ -142,10 +143,13 @@ class PvhBuilder:
         return self._notes.guest_os == "linux" and restricted
 
     def _populate(self) -> None:
-        populate(self._control, self._domid, 0, self._ram.low >> PAGE_SHIFT)
+        self._populate_from(0, self._ram.low >> PAGE_SHIFT)
         if self._ram.high:
-            populate(self._control, self._domid, FOUR_GIB >> PAGE_SHIFT, self._ram.high >> PAGE_SHIFT)
+            self._populate_from(FOUR_GIB >> PAGE_SHIFT, self._ram.high >> PAGE_SHIFT)
         self._control.set_memory_map(self._domid, self._map)
+
+    def _populate_from(self, gfn: int, pages: int) -> None:
+        populate(self._control, self._domid, gfn, pages, self._pages)
 
     def _write(self, address: int, data: bytes | memoryview) -> None:
         """Write to the guest's memory."""
@@ -165,14 +169,14 @@ class PvhBuilder:
         for module in self._acpi:
             first, last = module.address >> PAGE_SHIFT, module.address + len(module.data) - 1 >> PAGE_SHIFT
             if module.address >= self._ram.low:
-                populate(self._control, self._domid, first, last - first + 1)
+                self._populate_from(first, last - first + 1)
             else:
                 self._write(first << PAGE_SHIFT, bytes(last - first + 1 << PAGE_SHIFT))
             self._write(module.address, module.data)
 
     def _place_special_pages(self) -> None:
         """What Xen and its tools share with the guest (alloc_magic_pages_hvm)."""
-        populate(self._control, self._domid, SPECIAL_START, SPECIAL_PAGES)
+        self._populate_from(SPECIAL_START, SPECIAL_PAGES)
         self._write(SPECIAL_START << PAGE_SHIFT, bytes(SPECIAL_PAGES << PAGE_SHIFT))
         # For a CPU that has to page while its guest does not yet: all of 4 GiB, as it is.
         identity = b"".join((number << 22 | PAGE_PSE_USED).to_bytes(4, "little") for number in range(PAGE_SIZE // 4))
