@@ -63,7 +63,7 @@ def operand(chance: random.Random) -> int:
     if kind == 6:
         return chance.choice([0xC000_0080, 0x1B, 0xC000_0081, 0xC000_0082, 0x174, 0x10, 0x8005_0033, 0x8001_0011])
     if kind == 7:
-        return (1 << 64) - chance.randrange(1 << 14)
+        return (1 << 64) - 1 - chance.randrange(1 << 14)
     return 1 << chance.choice([0, 4, 5, 7, 8, 10, 11, 16, 20, 21, 31]) | chance.getrandbits(12) | 0x8000_0001
 
 
