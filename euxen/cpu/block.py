@@ -68,7 +68,7 @@ class CpuBlock(Structure):
     """and where its entry is, as a host address."""
 
     on_page_fault: int = u64()
-    """``(block, address, error_code)``"""
+    """``(block, address, error_code)``; the engine's own for HVM guests, as is ``on_trap``"""
     on_store: int = u64()
     """``(block, address, value, bytes)``: a store that the page tables forbid; non-zero if it was done.
 
