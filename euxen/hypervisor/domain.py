@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from euxen.abi.domctl import XenDomctlCreatedomain
+from euxen.abi.compat import CompatSharedInfo
+from euxen.abi.domctl import XEN_DOMCTL_CDF_hvm, XenDomctlCreatedomain
 from euxen.abi.errno import XEN_ENOMEM
 from euxen.abi.xen import SharedInfo
 from euxen.cpu import cpuid
@@ -16,8 +17,9 @@ from euxen.cpu.native.memory import Memory, Record
 from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.event_channels import EventChannels
 from euxen.hypervisor.grant_table import GrantTable
+from euxen.hypervisor.hvm.domain import HvmDomain
 from euxen.hypervisor.machine import PAGE_SIZE, Machine, OutOfMemory
-from euxen.hypervisor.mm import heap, outside_writes
+from euxen.hypervisor.mm import heap, outside_writes, p2m
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.records import (
     DomainRecord,
@@ -81,6 +83,8 @@ class Domain(Running):
         record["domain_id"], record["machine"] = domid, machine.record.address
         record["is_privileged"] = int(privileged)
         record["vcpus"], record["max_vcpus"] = self._vcpu_records.address, max_vcpus
+        self.hvm = HvmDomain(record) if config.flags & XEN_DOMCTL_CDF_hvm else None
+        """What it has as an HVM domain."""
         try:
             self._allocate(config)
         except OutOfMemory:
@@ -109,6 +113,11 @@ class Domain(Running):
     def __repr__(self) -> str:
         return f"d{self.domid}"
 
+    @property
+    def is_hvm(self) -> bool:
+        """Whether it is an HVM domain, not a PV one (is_hvm_domain)."""
+        return self.hvm is not None
+
     def create_vcpus(self) -> None:
         """Make the vCPUs that the domain was promised (XEN_DOMCTL_max_vcpus)."""
         self.vcpus = self.all_vcpus
@@ -135,6 +144,14 @@ class Domain(Running):
                 pg.assign_page(self.record.address, frame)
         return first
 
+    def mfn_of(self, frame: int) -> int | None:
+        """The machine frame that others mean by a frame of this domain's; None where it has none there."""
+        return frame if self.hvm is None else self.hvm.p2m.mfn(frame & (1 << 64) - 1)
+
+    def gfn_of(self, mfn: int) -> int:
+        """What others call a machine frame of this domain's; all ones for one that has no place in its p2m."""
+        return mfn if self.hvm is None else p2m.gfn_of(self.record.address, mfn) & (1 << 64) - 1
+
     def held_frames(self) -> list[int]:
         """The frames of memory that Xen has mapped writable for the domain, and what it has mapped of others itself."""
         foreign = [frame for mapping in self.foreign_mappings for frame in mapping.frames]
@@ -143,7 +160,9 @@ class Domain(Running):
 
     @property
     def max_pfn(self) -> int:
-        """The highest pfn that the guest says that it has, 0 if it does not say (domain_get_maximum_gpfn)."""
+        """The highest pfn that there is, or that a PV guest says that it has (domain_get_maximum_gpfn)."""
+        if self.is_hvm:
+            return int(self.record["p2m_max_gfn"])
         offset = SharedInfo.offsetof("arch.max_pfn")
         return max(int.from_bytes(self.shared_info[offset : offset + 8], "little"), 1) - 1
 
@@ -152,6 +171,8 @@ class Domain(Running):
         self.engine = engine
         engine.block["on_code"] = outside_writes.on_code.address
         engine.block["write_clock"] = self.machine.record.address + MachineRecord.write_clock
+        if self.hvm is not None:
+            engine.block["p2m"] = self.hvm.p2m.directory
         self.record["block"] = engine.block.address
 
     def set_cpuid(self, policy: list[Leaf]) -> None:
@@ -162,18 +183,24 @@ class Domain(Running):
             self.engine.block["cpuid"] = self._cpuid_memory.address
             self.engine.block["cpuid_entries"] = len(policy)
             self.engine.set_features(policy)
+        for vcpu in self.all_vcpus:
+            if vcpu.hvm is not None:
+                vcpu.hvm.follow_policy(policy)
 
     def update_wall_clock(self) -> None:
         """Tell the guest what time of day it was at system time 0 (update_domain_wallclock_time)."""
         at_zero = self.machine.clock.wall_clock() - self.machine.now() + self.time_offset_seconds * SECOND
         seconds, nanoseconds = divmod(at_zero, SECOND)
+        layout = CompatSharedInfo if self.record["has_32bit_shinfo"] else SharedInfo
         info = self.shared_info
-        version = SharedInfo.fields["wc_version"].unpack(info, SharedInfo.offsets["wc_version"])
+        version_at = layout.offsetof("wc_version")
+        version = int.from_bytes(info[version_at : version_at + 4], "little")
         for field, value in (
             ("wc_version", version + 1),
-            ("wc_sec", seconds & 0xFFFF_FFFF),
-            ("wc_sec_hi", seconds >> 32 & 0xFFFF_FFFF),
+            ("wc_sec", seconds),
+            ("arch.wc_sec_hi" if layout is CompatSharedInfo else "wc_sec_hi", seconds >> 32),
             ("wc_nsec", nanoseconds),
             ("wc_version", version + 2),
         ):
-            SharedInfo.fields[field].pack(info, SharedInfo.offsets[field], value)
+            at = layout.offsetof(field)
+            info[at : at + 4] = (value & 0xFFFF_FFFF).to_bytes(4, "little")

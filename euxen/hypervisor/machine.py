@@ -15,7 +15,7 @@ from pathlib import Path
 from euxen.abi.domctl import XEN_SCHEDULER_NULL
 from euxen.abi.xen import DOMID_FIRST_RESERVED
 from euxen.cpu.native.memory import Memory, Record
-from euxen.hypervisor.clock import HostClock
+from euxen.hypervisor.clock import HostClock, now
 from euxen.hypervisor.console import XenConsole
 from euxen.hypervisor.mm import heap
 from euxen.hypervisor.mm import page as pg
@@ -89,6 +89,7 @@ class Machine:
         record["domain_list"] = self._domain_list.address
         record["write_windows"] = self._write_windows.address
         record["tsc_mul"] = (self.tsc_khz << 32) // 1_000_000
+        record["tsc_to_ns_mul"] = (1_000_000 << 32) // self.tsc_khz
         self.clock.install(record)
 
     def _make_m2p(self) -> None:
@@ -147,9 +148,11 @@ class Machine:
 
     def now(self) -> int:
         """System time, in ns since the machine was made."""
-        from euxen.hypervisor import time
+        return now(self.record.address)
 
-        return time.now(self.record.address)
+    def tsc_now(self) -> int:
+        """The time stamp counter of the machine."""
+        return self.now() * self.record["tsc_mul"] >> 32
 
     def allocate_run(self, order: int, domain: int = 0) -> int | None:
         """Take ``2 ** order`` frames in a row that belong to nobody; the first, or None if there are none.

@@ -14,8 +14,9 @@ from euxen.abi.io.console import XenconsInterface
 from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.domain_events import Fate
 from euxen.dom0.xenstore import Connection, Packet, reply
-from euxen.toolstack.create import Request, RunningDomain, create, destroy
+from euxen.toolstack.create import RunningDomain, create, destroy
 from euxen.toolstack.machine import Host, memory_for
+from euxen.toolstack.request import Request
 
 PATIENCE = 20.0
 

@@ -10,9 +10,10 @@ import kernels
 from euxen.abi.sched import SHUTDOWN_poweroff
 from euxen.hypervisor.audit import audit
 from euxen.toolstack.config.model import DomainConfig
-from euxen.toolstack.create import RunningDomain, create, destroy, request_for
+from euxen.toolstack.create import RunningDomain, create, destroy
 from euxen.toolstack.debian import DebianGuest
 from euxen.toolstack.machine import Host, memory_for
+from euxen.toolstack.request import request_for
 
 MEMORY = 160
 """MiB of each Debian."""

@@ -21,9 +21,10 @@ from euxen.abi.sched import SHUTDOWN_poweroff
 from euxen.hypervisor.audit import audit
 from euxen.hypervisor.control import DEFAULT_MAX_EVTCHN_PORT
 from euxen.hypervisor.domain import Domain
-from euxen.toolstack.create import Request, create, destroy
+from euxen.toolstack.create import create, destroy
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
 from euxen.toolstack.machine import Host, memory_for
+from euxen.toolstack.request import Request
 
 SOURCES = Path(__file__).parents[1] / "kernels"
 RUNTIME = SOURCES / "runtime"

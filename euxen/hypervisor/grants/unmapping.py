@@ -28,9 +28,9 @@ from euxen.hypervisor.grants.entries import (
     status_of,
     table_of,
 )
+from euxen.hypervisor.grants.host_mapping import note_unmapped, replace_grant_host_mapping
 from euxen.hypervisor.grants.mapping import pin_increment, takes_type
 from euxen.hypervisor.grants.maptrack import maptrack_entry, put_maptrack_handle
-from euxen.hypervisor.grants.pv_mapping import note_unmapped, replace_grant_host_mapping
 from euxen.hypervisor.grants.records import (
     ActiveEntry,
     GNTPIN_devr_mask,

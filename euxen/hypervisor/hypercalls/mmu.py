@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 
-from euxen.abi.errno import XEN_ESRCH
+from euxen.abi.errno import XEN_EINVAL, XEN_EOPNOTSUPP, XEN_ESRCH
 from euxen.hypervisor import xsm
 from euxen.hypervisor.continuation import PREEMPTED
 from euxen.hypervisor.domain import Domain
@@ -33,6 +33,8 @@ def mmu_update(vcpu: Vcpu, requests: int, count: int, done: int, foreign: int, *
     if pt_owner is None:
         raise XenError(XEN_ESRCH)
     pg_owner = PageOwner(domain, pages)
+    if pt_owner.is_hvm:
+        raise XenError(XEN_EOPNOTSUPP)  # it has no page tables of Xen's
     permitted = 1
     try:
         check_mmu_update(domain, pt_owner, pg_owner)
@@ -45,9 +47,13 @@ def mmu_update(vcpu: Vcpu, requests: int, count: int, done: int, foreign: int, *
 
 
 def mmuext_op(vcpu: Vcpu, operations: int, count: int, done: int, foreign: int, *_rest: int) -> int:
-    """HYPERVISOR_mmuext_op on pages of another domain's."""
+    """HYPERVISOR_mmuext_op on pages of another domain's. An HVM domain has none that it could be about."""
     owner = PageOwner(vcpu.domain, foreign & 0xFFFF)
+    if owner.domain is not None and owner.domain.is_hvm:
+        raise XenError(XEN_EINVAL)
     check_owner(vcpu.domain, owner)
+    if vcpu.hvm is not None:
+        raise XenError(XEN_EOPNOTSUPP)
     arguments = (operations, count, done, foreign)
     stopped = changing(vcpu, owner.domain, *arguments) if owner.domain is not None else contextlib.nullcontext()
     with stopped:
