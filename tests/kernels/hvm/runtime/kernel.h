@@ -314,6 +314,8 @@ typedef void trap_handler_t(struct frame *frame);
 extern trap_handler_t *trap_handlers[256];
 /* How often each vector from 32 on came. */
 extern unsigned int interrupts[256];
+/* Wait, with interrupts on, until one has come so often, but not for ever. */
+void wait_for_interrupt(unsigned int vector, unsigned int count);
 
 extern u8 idt[256 * (LEVELS == 4 ? 16 : 8)];
 struct table_pointer {

@@ -221,7 +221,8 @@ gdt_pointer:
     .globl tss
 tss:
     .long 0, 0, DATA
-    .skip 92
+    .skip 90
+    .word 104                           /* no ports for users */
 
 #if LEVELS
     .balign 4096

@@ -82,6 +82,14 @@ void handle_entry(struct frame *frame)
     }
 }
 
+void wait_for_interrupt(unsigned int vector, unsigned int count)
+{
+    u64 end = system_time() + 5000000000ull;
+
+    while ( READ_ONCE(interrupts[vector]) < count && system_time() < end )
+        barrier();
+}
+
 /* ---- Events by the two-level ABI ---- */
 
 #define BITS (8 * sizeof(ulong))
