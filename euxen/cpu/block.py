@@ -194,7 +194,8 @@ class CpuBlock(Structure):
     """``(block, value)``: the same for EFER; LMA is not the caller's"""
     registers_loaded: int = u64()
     """``(block)``: registers were written from outside, segments and control registers perhaps: what is derived from
-    them is made anew. The CPL is that of SS. Translations are forgotten."""
+    them is made anew. The CPL is that of SS, and TR's type loses its busy bit, which the translator does not keep.
+    Translations are forgotten."""
     instruction_bytes: int = u64()
     """The length of the instruction that ``on_vmcall`` is asked about."""
     delivering: int = u64()

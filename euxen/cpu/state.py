@@ -17,6 +17,8 @@ RIP = 128
 EFLAGS = 136
 CC_DST, CC_SRC, CC_SRC2, CC_OP, DF = 144, 152, 160, 168, 172
 HFLAGS, HFLAGS2 = 176, 180
+HF2_NMI = 1 << 2
+"""Of the second: an NMI is being handled."""
 
 # Segment registers: 24 bytes each, {u32 selector; u64 base at +8; u32 limit at +16; u32 flags at +20}.
 SEGS = 184

@@ -25,6 +25,7 @@ from euxen.cpu.native.language import (
     xchg64,
 )
 from euxen.cpu.unicorn import layout
+from euxen.cpu.unicorn.hvm.walk import WALK_MMIO
 from euxen.cpu.unicorn.library import Functions
 from euxen.cpu.unicorn.softmmu import (
     STORE,
@@ -73,7 +74,7 @@ def _exchangeable(env: int, address: int, operand: int, code: int, last: int) ->
         # Before the load, which would fault as one.
         fault = find(block, mmu, address, STORE)
         if fault != WALK_OK:
-            if not is_forbidden(block, fault, mmu):
+            if not is_forbidden(block, fault, mmu) and fault != WALK_MMIO:
                 raise_fault(block, address, fault, mmu, code)
             return 0
         entry = fill_entry(block, env, mmu, address)

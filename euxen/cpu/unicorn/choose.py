@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from euxen.cpu import state
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import call2, call3, call4, call5, load32, load64, native, slots
+from euxen.cpu.native.language import call1, call2, call3, call4, call5, load32, load64, native, slots, store32
 from euxen.cpu.unicorn import segments
 from euxen.cpu.unicorn.hvm import delivery, ports
 from euxen.cpu.unicorn.hvm.exceptions import block_of, restore
@@ -65,6 +65,10 @@ def iret(env: int, shift: int, following: int, return_address: int) -> int:
     block = block_of(env)
     if not load64(block + CpuBlock.hvm):
         return segments.iret(env, shift, return_address)
+    if load32(env + state.HFLAGS2) & state.HF2_NMI:
+        # The NMI that the guest handles is over: another one may have waited for that.
+        store32(env + state.HFLAGS2, load32(env + state.HFLAGS2) & ~state.HF2_NMI)
+        call1(load64(block + CpuBlock.kick), block)
     is_quad = shift & 3 == 2 and load32(env + state.HFLAGS) & state.HF_CS64
     if not is_quad or not delivery.iret(block, env, return_address):
         restore(block, return_address)

@@ -33,7 +33,7 @@ from euxen.cpu.native.language import (
     ult,
 )
 from euxen.cpu.unicorn import layout
-from euxen.cpu.unicorn.hvm import mmio
+from euxen.cpu.unicorn.hvm import across, mmio
 from euxen.cpu.unicorn.hvm import walk as hvm_walk
 from euxen.cpu.unicorn.hvm.walk import WALK_MMIO
 from euxen.cpu.unicorn.library import Functions
@@ -183,7 +183,7 @@ def tlb_fill(cpu: int, address: int, _size: int, access: int, mmu: int, probe: i
         return 1
     if probe & 0xFF:
         return 0
-    if access == STORE and is_forbidden(block, fault, mmu) and not _is_alone(block, code):
+    if access == STORE and (is_forbidden(block, fault, mmu) or fault == WALK_MMIO) and not _is_alone(block, code):
         # Perhaps the hypervisor will do the store: it has to be told of one, which an atomic instruction is not.
         call2(load64(slots() + Functions.cpu_loop_exit_atomic), cpu, code)
     raise_fault(block, address, fault, mmu, code)
@@ -234,7 +234,7 @@ def _loadable(env: int, address: int, operand: int, code: int, last: int) -> int
     entry = entry_of(env, mmu, address)
     page = address & PAGE_MASK
     if (address & 0xFFF) + last > 0xFFF:
-        return 0
+        return across.load(env, address, operand, code, last + 1)
     if load64(entry + layout.TLB_READ) != page:
         if is_victim(env, mmu, page, layout.TLB_READ):
             return 0
@@ -295,7 +295,7 @@ def _storable(env: int, address: int, value: int, operand: int, code: int, last:
     entry = entry_of(env, mmu, address)
     page = address & PAGE_MASK
     if (address & 0xFFF) + last > 0xFFF:
-        return NOT_HERE
+        return DONE if across.store(env, address, value, operand, code, last + 1) else NOT_HERE
     written = load64(entry + layout.TLB_WRITE)
     if written == page | layout.TLB_NOTDIRTY:
         block = load64(env - layout.ENV_TO_CPU + layout.CPU_OPAQUE)

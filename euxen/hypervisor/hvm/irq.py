@@ -15,8 +15,6 @@ from euxen.hypervisor.records import VcpuRecord
 from euxen.hypervisor.time import check_deadlines
 
 TRAP_nmi = 2
-HF2_NMI = 1 << 2
-"""In the translator's second word of flags: an NMI is being handled. IRET clears it."""
 
 
 @native
@@ -38,9 +36,9 @@ def _inject_nmi(block: int) -> int:
     vcpu = load64(block + CpuBlock.vcpu)
     env = load64(block + CpuBlock.env)
     flags = load32(env + state.HFLAGS2)
-    if load64(vcpu + VcpuRecord.nmi_pending) and not flags & HF2_NMI and not load64(block + CpuBlock.injected):
+    if load64(vcpu + VcpuRecord.nmi_pending) and not flags & state.HF2_NMI and not load64(block + CpuBlock.injected):
         store64(vcpu + VcpuRecord.nmi_pending, 0)
-        store32(env + state.HFLAGS2, flags | HF2_NMI)
+        store32(env + state.HFLAGS2, flags | state.HF2_NMI)
         call3(load64(block + CpuBlock.inject), block, TRAP_nmi, -1)
     return 0
 
