@@ -68,7 +68,7 @@ class CpuBlock(Structure):
     """and where its entry is, as a host address."""
 
     on_page_fault: int = u64()
-    """``(block, address, error_code)``"""
+    """``(block, address, error_code)``; the engine's own for HVM guests, as is ``on_trap``"""
     on_store: int = u64()
     """``(block, address, value, bytes)``: a store that the page tables forbid; non-zero if it was done.
 
@@ -194,7 +194,8 @@ class CpuBlock(Structure):
     """``(block, value)``: the same for EFER; LMA is not the caller's"""
     registers_loaded: int = u64()
     """``(block)``: registers were written from outside, segments and control registers perhaps: what is derived from
-    them is made anew. The CPL is that of SS. Translations are forgotten."""
+    them is made anew. The CPL is that of SS, and TR's type loses its busy bit, which the translator does not keep.
+    Translations are forgotten."""
     instruction_bytes: int = u64()
     """The length of the instruction that ``on_vmcall`` is asked about."""
     delivering: int = u64()

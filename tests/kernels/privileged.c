@@ -92,7 +92,7 @@ TEST(creations_that_are_refused)
 
     REFUSED(XEN_EINVAL, flags, XEN_DOMCTL_CDF_MAX << 1);
     REFUSED(XEN_EINVAL, flags, 1u << 31);
-    REFUSED(XEN_EINVAL, flags, XEN_DOMCTL_CDF_hvm);
+    REFUSED(XEN_EOPNOTSUPP, flags, XEN_DOMCTL_CDF_hvm);
     REFUSED(XEN_EINVAL, flags, XEN_DOMCTL_CDF_hap);
     REFUSED(XEN_EINVAL, flags, XEN_DOMCTL_CDF_iommu);
     REFUSED(XEN_EINVAL, flags, XEN_DOMCTL_CDF_vpmu);

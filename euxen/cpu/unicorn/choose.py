@@ -6,10 +6,11 @@ here that would be nowhere, so what has to be known is brought up to date before
 
 from __future__ import annotations
 
+from euxen.cpu import state
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import call2, call3, call4, call5, load64, native, slots
+from euxen.cpu.native.language import call2, call3, call4, call5, load32, load64, native, slots
 from euxen.cpu.unicorn import segments
-from euxen.cpu.unicorn.hvm import ports
+from euxen.cpu.unicorn.hvm import delivery, ports
 from euxen.cpu.unicorn.hvm.exceptions import block_of, restore
 from euxen.cpu.unicorn.library import Functions
 from euxen.cpu.unicorn.translate import serialize
@@ -61,10 +62,14 @@ def lret(env: int, shift: int, extra: int, return_address: int) -> int:
 @native
 def iret(env: int, shift: int, following: int, return_address: int) -> int:
     """``helper_iret_protected``."""
-    if _is_hvm(env, return_address):
+    block = block_of(env)
+    if not load64(block + CpuBlock.hvm):
+        return segments.iret(env, shift, return_address)
+    is_quad = shift & 3 == 2 and load32(env + state.HFLAGS) & state.HF_CS64
+    if not is_quad or not delivery.iret(block, env, return_address):
+        restore(block, return_address)
         call3(load64(slots() + Functions.helper_iret_protected), env, shift, following)
-        return serialize(env)
-    return segments.iret(env, shift, return_address)
+    return serialize(env)
 
 
 @native

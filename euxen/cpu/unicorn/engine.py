@@ -88,6 +88,7 @@ def replacements() -> dict[str, int]:
         "helper_write_crN": instructions.write_cr,
         "helper_read_crN": instructions.read_cr,
         "helper_lmsw": instructions.lmsw,
+        "helper_sysret": instructions.sysret,
         "helper_rdmsr": instructions.rdmsr,
         "helper_wrmsr": instructions.wrmsr,
         "helper_hlt": instructions.hlt,
@@ -195,6 +196,7 @@ class UnicornEngine:
         block["flush_tlb"], block["flush_page"] = control.flush.address, control.flush_page.address
         block["load_cr"], block["load_efer"] = control.load_cr.address, control.load_efer.address
         block["registers_loaded"] = control.registers_loaded.address
+        block["on_page_fault"], block["on_trap"] = exceptions.page_fault.address, exceptions.trap.address
         block["inject"] = interrupts.inject.address
         kind = _word(block["cpu"] + layout.CPU_CLASS)
         _set_word(kind + layout.CLASS_EXEC_INTERRUPT, interrupts.exec_interrupt.address)

@@ -123,6 +123,7 @@ class Functions(Structure):
     helper_rdmsr: int = u64()
     helper_wrmsr: int = u64()
     helper_hlt: int = u64()
+    helper_sysret: int = u64()
     helper_invlpg: int = u64()
 
 

@@ -35,7 +35,7 @@ from euxen.cpu.native.language import (
 from euxen.cpu.unicorn import layout
 from euxen.cpu.unicorn.hvm import mmio
 from euxen.cpu.unicorn.hvm import walk as hvm_walk
-from euxen.cpu.unicorn.hvm.exceptions import memory_fault
+from euxen.cpu.unicorn.hvm.walk import WALK_MMIO
 from euxen.cpu.unicorn.library import Functions
 from euxen.cpu.unicorn.tlb import (
     PAGE_MASK,
@@ -211,13 +211,13 @@ def _is_alone(block: int, code: int) -> int:
 @native
 def raise_fault(block: int, address: int, fault: int, mmu: int, code: int) -> int:
     """Bring the registers up to date, let the hypervisor handle the fault, and leave the translated code."""
-    if load64(block + CpuBlock.hvm):
-        return memory_fault(block, address, fault, mmu, code)
     cpu = load64(block + CpuBlock.cpu)
     if code:
         call3(load64(slots() + Functions.cpu_restore_state), cpu, code, 1)
     if fault == WALK_NOT_CANONICAL:
         call4(load64(block + CpuBlock.on_trap), block, 13, 0, 0)
+    elif fault == WALK_MMIO:
+        mmio.leave(block, address)
     else:
         if mmu == layout.MMU_USER:
             fault |= PF_USER
@@ -318,6 +318,15 @@ def _storable(env: int, address: int, value: int, operand: int, code: int, last:
         entry = fill_entry(block, env, mmu, address)
         if load64(entry + layout.TLB_WRITE) != page:
             return NOT_HERE
+    return address + load64(entry + layout.TLB_ADDEND)
+
+
+@native
+def storable(env: int, address: int, mmu: int) -> int:
+    """The host address of guest memory that may be written at once, to the end of the page; 0 if it may not."""
+    entry = entry_of(env, mmu, address)
+    if load64(entry + layout.TLB_WRITE) != address & PAGE_MASK:
+        return 0
     return address + load64(entry + layout.TLB_ADDEND)
 
 

@@ -27,7 +27,8 @@ from euxen.cpu.native.language import (
 )
 from euxen.cpu.unicorn import layout
 from euxen.cpu.unicorn.hvm import instructions, interrupts
-from euxen.cpu.unicorn.hvm.exceptions import NOT_MODELLED, TRIPLE_FAULT, block_of, fault
+from euxen.cpu.unicorn.hvm.exceptions import block_of
+from euxen.cpu.unicorn.hvm.mmio import NOT_MODELLED, TRIPLE_FAULT
 from euxen.cpu.unicorn.library import Functions
 from euxen.cpu.unicorn.softmmu import OF_PROGRAM
 from euxen.cpu.unicorn.translate import serialize
@@ -43,8 +44,6 @@ SEP = 1 << 11
 def raise_trap(env: int, vector: int, error_code: int, code: int) -> int:
     """Have the guest trap at the instruction that translated code was executing at ``code``. Does not return."""
     block = block_of(env)
-    if load64(block + CpuBlock.hvm):
-        return fault(block, vector, error_code, code)
     cpu = load64(block + CpuBlock.cpu)
     if code:
         call3(load64(slots() + Functions.cpu_restore_state), cpu, code, 1)
@@ -187,6 +186,8 @@ def run(block: int) -> int:
     store8(uc + layout.UC_QUIT_REQUEST, 0)
     store32(uc + layout.UC_SIZE_RECUR_MEM, 0)
     env = load64(block + CpuBlock.env)
+    store64(block + CpuBlock.delivering, 0)
+    store32(env + layout.ENV_OLD_EXCEPTION, layout.NO_EXCEPTION)
     if load64(block + CpuBlock.hvm):
         interrupts.ask(block)
     while load64(block + CpuBlock.exit_reason) == 0:

@@ -9,9 +9,6 @@ import random
 import struct
 import sys
 import threading
-from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 from hvm_machine import (
     ADDRESS,
@@ -34,22 +31,18 @@ SLICE = 0.02
 """Seconds for each try."""
 ROUNDS, RESUMPTIONS = 4, 40
 
-REGISTERS = ["rax", "rcx", "rdx", "rbx", "rsi", "rdi"]
-PIECES = [
-    bytes.fromhex(text)
-    for text in (
-        "0f20c0 0f22c0 0f20d8 0f22d8 0f20e0 0f22e0 440f22c0 440f20c0 0f22d0 0f20d0 0f01f0 0f06 0f32 0f30 0f01c1 0f01d9"
-        " 0f0100 0f0108 0f0110 0f0118 0f0138 0f00d8 0f00d0 0f00c0 0f00c8 0f02c1 0f03c1 0f00e0 0f00e8 8ed0 8ed8 8ec0 8ee0"
-        " 8ee8 fa fb f4 cf 48cf 66cf 0f05 0f07 480f07 0f34 0f35 480f35 cb ca0800 48cb cc cd80 cd03 ce f1 9d 9c 9b e4aa"
-        " e6aa ec ee 6c 6e f36c f36e 6d 6f 0fa2 0f31 0f01f9 0f33 0f09 0f08 0f20f8 0f23f8 0f21f0 0f23c0 0f21c0 0f01d0"
-        " 0f01d1 0fae00 0fae08 0fae10 0fae18 0faee8 0faef8 0fc708 480fc708 f00fc708 f048ff00 f0ff00 f00fab00 f00fbbc0"
-        " 8700 488700 f3a4 f3ab f348a5 f2ae f3a6 ff18 ff28 48ff28 ff10 ff20 c8000001 c80000ff c9 0f1f00 0f0b 0fff 8cd0"
-        " 8cd8 1e 06 0fa8 0fa0 1f 07 0fa9 0fa1 c400 c500 0fb200 0fb400 62 6300 d7 e300 eb00 0faa f30fae c0 f30faed8 90"
-        " 0f01f8 0f01df 0f01d8 0f01da 0f01db 0f01dc 0f01dd 0f01de 0f01c8 0f01c9 0f0d00 0f18 d9d0 dbe3 9bdbe3 dd30 dd20"
-        " 660f38f000 0f38c800 660f3a 6690 67 66 f0 f2 f3 2e 64 65 48 4c 4d 0f01ca 0f01cb f30f1efa f30f01e8 0f0f"
-    ).split()
-    if len(text) % 2 == 0
-]
+PIECES = """
+0f20c0 0f22c0 0f20d8 0f22d8 0f20e0 0f22e0 440f22c0 440f20c0 0f22d0 0f20d0 0f01f0 0f06 0f32 0f30 0f01c1 0f01d9
+0f0100 0f0108 0f0110 0f0118 0f0138 0f00d8 0f00d0 0f00c0 0f00c8 0f02c1 0f03c1 0f00e0 0f00e8 8ed0 8ed8 8ec0 8ee0
+8ee8 fa fb f4 cf 48cf 66cf 0f05 0f07 480f07 0f34 0f35 480f35 cb ca0800 48cb cc cd80 cd03 ce f1 9d 9c 9b e4aa
+e6aa ec ee 6c 6e f36c f36e 6d 6f 0fa2 0f31 0f01f9 0f33 0f09 0f08 0f20f8 0f23f8 0f21f0 0f23c0 0f21c0 0f01d0
+0f01d1 0fae00 0fae08 0fae10 0fae18 0faee8 0faef8 0fc708 480fc708 f00fc708 f048ff00 f0ff00 f00fab00 f00fbbc0
+8700 488700 f3a4 f3ab f348a5 f2ae f3a6 ff18 ff28 48ff28 ff10 ff20 c8000001 c80000ff c9 0f1f00 0f0b 0fff 8cd0
+8cd8 1e 06 0fa8 0fa0 1f 07 0fa9 0fa1 c400 c500 0fb200 0fb400 62 6300 d7 e300 eb00 0faa f30fae c0 f30faed8 90
+0f01f8 0f01df 0f01d8 0f01da 0f01db 0f01dc 0f01dd 0f01de 0f01c8 0f01c9 0f0d00 0f18 d9d0 dbe3 9bdbe3 dd30 dd20
+660f38f000 0f38c800 660f3a 6690 67 66 f0 f2 f3 2e 64 65 48 4c 4d 0f01ca 0f01cb f30f1efa f30f01e8 0f0f
+"""
+"""Instructions in hexadecimal: the privileged ones, and others that are seldom."""
 
 
 def operand(chance: random.Random) -> int:
@@ -70,7 +63,7 @@ def operand(chance: random.Random) -> int:
     if kind == 6:
         return chance.choice([0xC000_0080, 0x1B, 0xC000_0081, 0xC000_0082, 0x174, 0x10, 0x8005_0033, 0x8001_0011])
     if kind == 7:
-        return (1 << 64) - chance.randrange(1 << 14)
+        return (1 << 64) - 1 - chance.randrange(1 << 14)
     return 1 << chance.choice([0, 4, 5, 7, 8, 10, 11, 16, 20, 21, 31]) | chance.getrandbits(12) | 0x8000_0001
 
 
@@ -83,17 +76,21 @@ def code(chance: random.Random) -> bytes:
             number = chance.randrange(8)
             wide = chance.random() < 0.4
             value = operand(chance)
-            out += b"\x48" + bytes([0xB8 + number]) + struct.pack("<Q", value) if wide else bytes(
-                [0xB8 + number]
-            ) + struct.pack("<I", value & 0xFFFF_FFFF)
+            out += (
+                b"\x48" + bytes([0xB8 + number]) + struct.pack("<Q", value)
+                if wide
+                else bytes([0xB8 + number]) + struct.pack("<I", value & 0xFFFF_FFFF)
+            )
         elif kind < 7:
-            out += chance.choice(PIECES)
+            out += bytes.fromhex(chance.choice(PIECES.split()))
         elif kind == 7:
             out += bytes([0x68]) + struct.pack("<I", operand(chance) & 0xFFFF_FFFF)
         elif kind == 8:
             out += bytes(chance.getrandbits(8) for _ in range(chance.randrange(1, 5)))
         else:
-            out += chance.choice([b"\x0f", b"\x0f\x38", b"\x0f\x3a", b"\xd8", b"\xdf", b"\xff", b"\x0f\x01", b"\x0f\xc7"])
+            out += chance.choice(
+                [b"\x0f", b"\x0f\x38", b"\x0f\x3a", b"\xd8", b"\xdf", b"\xff", b"\x0f\x01", b"\x0f\xc7"]
+            )
             out += bytes(chance.getrandbits(8) for _ in range(6))
     return out
 
@@ -147,7 +144,7 @@ def one(seed: int) -> None:
         machine.write(USER_CODE if cpl else CODE, code(chance))
         for number in range(16):
             machine.registers[number] = operand(chance) if number != 4 else machine.registers[4]
-        for offset, size in ((state.STAR, 8), (state.LSTAR, 8), (state.CSTAR, 8), (state.FMASK, 8)):
+        for offset in (state.STAR, state.LSTAR, state.CSTAR, state.FMASK):
             machine.registers.set_word(offset, operand(chance))
         machine.registers.set_word(state.SYSENTER_CS, operand(chance) & 0xFFFF)
         if chance.random() < 0.25:

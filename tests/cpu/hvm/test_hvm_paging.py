@@ -265,6 +265,23 @@ def test_what_makes_the_tlb_forget(machine: HvmMachine) -> None:
     assert remap(machine, PRESENT | WRITABLE | GLOBAL, reload_cr3(machine)) == 1
 
 
+def test_a_page_that_is_global_no_more(machine: HvmMachine) -> None:
+    """What takes the place of its translation goes with the address space."""
+    place = machine.paging.map(PAGE_HERE, OTHER, PRESENT | WRITABLE | GLOBAL)
+    for number in range(3):
+        machine.write(OTHER + number * PAGE, bytes([number, 0, 0, 0]))
+    assert page_fault(machine, f"mov {PAGE_HERE},%eax") is None
+    machine.paging.write(place, OTHER + PAGE | PRESENT | WRITABLE)
+    machine.registers.rip = CODE
+    machine.place(f"mov %eax,{PAGE_HERE + 4}; mov {PAGE_HERE},%eax; vmcall", CODE)
+    assert machine.resume().kind == "vmcall"
+    machine.paging.write(place, OTHER + 2 * PAGE | PRESENT | WRITABLE)
+    machine.registers.rip = CODE
+    machine.place(f"{reload_cr3(machine)}; mov {PAGE_HERE},%eax; vmcall", CODE)
+    assert machine.resume().kind == "vmcall"
+    assert machine.registers[RAX] in (0, 2)
+
+
 def test_global_pages_without_pge(machine: HvmMachine) -> None:
     machine.call("load_cr", 4, machine.registers.word(state.CR4) & ~PGE)
     start = machine.start

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from euxen.cpu import state
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.engine import ExitReason
 from euxen.cpu.exits import request_exit
-from euxen.cpu.native.language import call1, call3, call4, call5, load32, load64, native, slots, store32, store64
+from euxen.cpu.native.language import call1, call3, call4, call5, load32, load64, native, shr, slots, store32, store64
 from euxen.cpu.unicorn import layout
-from euxen.cpu.unicorn.hvm.walk import LOW, PF_USER, WALK_MMIO, WALK_NOT_CANONICAL
+from euxen.cpu.unicorn.hvm import delivery
+from euxen.cpu.unicorn.hvm.mmio import NOT_MODELLED, TRIPLE_FAULT
+from euxen.cpu.unicorn.hvm.walk import LOW
 from euxen.cpu.unicorn.library import Functions
 
 DE, DB, UD, DF, TS, GP, PF = 0, 1, 6, 8, 10, 13, 14
-TRIPLE_FAULT, MMIO = int(ExitReason.TRIPLE_FAULT), int(ExitReason.MMIO)
-ARCHITECTURAL, NOT_MODELLED = 0, 1
-"""What ``exit_info`` says of a triple fault."""
+ARCHITECTURAL = 0
+"""What ``exit_info`` says of a triple fault, if not NOT_MODELLED."""
 NO_ERROR_CODE = -1
-DR7, BREAKPOINTS = state.DR + 8 * 7, 0xFF
+DR6, DR7, BREAKPOINTS = state.DR + 8 * 6, state.DR + 8 * 7, 0xFF
 
 
 @native
@@ -63,6 +63,13 @@ def _is_contributory(vector: int) -> int:
 def deliver(block: int, vector: int, error_code: int, is_software: int, next_rip: int) -> int:
     """Have the guest's IDT handle a vector, and go on there. Does not return. Registers are up to date."""
     env = load64(block + CpuBlock.env)
+    if load32(env + state.HFLAGS) & state.HF_LMA:
+        store64(block + CpuBlock.delivering, 1)
+        kind = delivery.SOFTWARE if is_software else delivery.EXCEPTION
+        problem = delivery.deliver(block, env, vector, error_code, kind, next_rip)
+        if problem:
+            return fault(block, problem & 0xFF, shr(problem, 8), 0)
+        return leave(block)
     cpu = load64(block + CpuBlock.cpu)
     store32(cpu + layout.CPU_EXCEPTION_INDEX, vector)
     store32(env + layout.ENV_ERROR_CODE, error_code)
@@ -72,6 +79,21 @@ def deliver(block: int, vector: int, error_code: int, is_software: int, next_rip
     call1(load64(slots() + Functions.x86_cpu_do_interrupt), cpu)
     store32(env + state.HFLAGS, load32(env + state.HFLAGS) & ~state.HF_INHIBIT_IRQ)
     return leave(block)
+
+
+@native
+def _is_at_breakpoint(env: int) -> int:
+    """Whether the next instruction has a breakpoint, so that #DB came before it and not after another one."""
+    hit = load64(env + DR6) & 0xF
+    control = load64(env + DR7)
+    address = load64(env + state.RIP)
+    if not load32(env + state.HFLAGS) & state.HF_CS64:
+        address = (address + load64(env + state.CS + state.BASE)) & LOW
+    for number in range(4):
+        is_execution = not (control >> (16 + 4 * number)) & 3
+        if (hit >> number) & 1 and is_execution and load64(env + state.DR + 8 * number) == address:
+            return 1
+    return 0
 
 
 @native
@@ -88,30 +110,26 @@ def fault(block: int, vector: int, error_code: int, code: int) -> int:
         error_code = 0
     if contributory or vector == PF or vector == DF:
         store32(env + layout.ENV_OLD_EXCEPTION, vector)
-    if vector != DB and load64(env + DR7) & BREAKPOINTS:
+    if load64(env + DR7) & BREAKPOINTS and (vector != DB or _is_at_breakpoint(env)):
         # What the handler returns to must not break again.
         store64(env + state.EFLAGS, load64(env + state.EFLAGS) | state.RF)
     return deliver(block, vector, error_code, 0, 0)
 
 
 @native
-def memory_fault(block: int, address: int, result: int, mmu: int, code: int) -> int:
-    """What follows from a walk that was not ``WALK_OK``. Does not return."""
+def page_fault(block: int, address: int, error_code: int) -> int:
+    """``CpuBlock.on_page_fault`` of an HVM guest. Does not return."""
     env = load64(block + CpuBlock.env)
-    if result == WALK_MMIO:
-        if load64(block + CpuBlock.delivering):
-            # No instruction made this access, so none can be emulated.
-            return shut_down(block, NOT_MODELLED)
-        restore(block, code)
-        request_exit(block, MMIO, load64(block + CpuBlock.walk_frame) | (address & 0xFFF))
-        store64(block + CpuBlock.exit_detail, load64(block + CpuBlock.walk_protection))
-        return leave(block)
-    if result == WALK_NOT_CANONICAL:
-        return fault(block, GP, 0, code)
     if not load32(env + state.HFLAGS) & state.HF_LMA:
         address &= LOW
     store64(env + state.CR2, address)
-    return fault(block, PF, result | PF_USER if mmu == layout.MMU_USER else result, code)
+    return fault(block, PF, error_code, 0)
+
+
+@native
+def trap(block: int, vector: int, error_code: int, _software: int) -> int:
+    """``CpuBlock.on_trap`` of an HVM guest. Does not return."""
+    return fault(block, vector, error_code, 0)
 
 
 @native

@@ -11,6 +11,7 @@ from euxen.cpu.native.language import (
     call1,
     call2,
     call3,
+    call4,
     load8,
     load32,
     load64,
@@ -41,6 +42,8 @@ FLAT = state.DESC_G | state.DESC_P | state.DESC_S | state.DESC_ACCESSED
 FLAT_CODE = FLAT | state.DESC_CODE | state.DESC_READABLE
 FLAT_DATA = FLAT | state.DESC_B | state.DESC_WRITABLE
 NO_LIMIT = 0xFFFF_FFFF
+USER = 3
+SYSRET_FLAGS = state.LAZY | state.TF | state.IF | state.IOPL | state.NT | state.AC | state.VIF | state.VIP | state.ID
 SELECTOR = 0xFFFC
 
 
@@ -212,3 +215,32 @@ def sysenter(block: int, env: int, code: int) -> int:
     store64(env + state.RSP, load64(env + state.SYSENTER_ESP) & LOW)
     store64(env + state.RIP, load64(env + state.SYSENTER_EIP) & LOW)
     return 0
+
+
+@native
+def sysret(env: int, width: int, return_address: int) -> int:
+    """``helper_sysret``: ``width`` is 2 for a return to 64-bit code."""
+    block = block_of(env)
+    hflags = load32(env + state.HFLAGS)
+    is_enabled = load64(env + state.EFER) & EFER_SCE
+    if not is_enabled or hflags & state.HF_CPL or not load64(env + state.CR0) & CR0_PE:
+        restore(block, return_address)
+        call4(load64(block + CpuBlock.on_trap), block, GP if is_enabled else UD, 0, 0)
+        leave(block)
+    selector = shr(load64(env + state.STAR), 48) & SELECTOR
+    rip = load64(env + state.RCX)
+    code = state.DESC_B
+    if width & 3 == 2:
+        selector += 16
+        code = state.DESC_L
+    else:
+        rip &= LOW
+    if hflags & state.HF_LMA:
+        state.set_rflags(block, load64(env + state.R11) & SYSRET_FLAGS)
+    else:
+        state.set_rflags(block, state.rflags(block) | state.IF)
+    store64(env + state.RIP, rip)
+    state.set_segment(env, state.CS, selector | USER, 0, NO_LIMIT, FLAT_CODE | code | USER << state.DESC_DPL_SHIFT)
+    stack = (shr(load64(env + state.STAR), 48) & SELECTOR) + 8
+    state.set_segment(env, state.SS, stack | USER, 0, NO_LIMIT, FLAT_DATA | USER << state.DESC_DPL_SHIFT)
+    return state.update_hflags(env, USER)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from euxen.cpu import state
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import call1, call3, load32, load64, native, slots, store32, store64
+from euxen.cpu.native.language import call1, call3, load32, load64, native, shr, slots, store32, store64
 from euxen.cpu.unicorn import layout
+from euxen.cpu.unicorn.hvm import delivery
 from euxen.cpu.unicorn.hvm.exceptions import NO_ERROR_CODE, fault
 from euxen.cpu.unicorn.library import Functions
 
@@ -68,6 +69,11 @@ def exec_interrupt(cpu: int, _request: int) -> int:
         # There may be another one after it.
         store32(cpu + layout.CPU_INTERRUPT_REQUEST, layout.CPU_INTERRUPT_HARD)
         store64(block + CpuBlock.delivering, 1)
-        call3(load64(slots() + Functions.do_interrupt_x86_hardirq), env, vector, 1)
+        if load32(env + state.HFLAGS) & state.HF_LMA:
+            problem = delivery.deliver(block, env, vector & 0xFF, 0, delivery.INTERRUPT, 0)
+            if problem:
+                fault(block, problem & 0xFF, shr(problem, 8), 0)
+        else:
+            call3(load64(slots() + Functions.do_interrupt_x86_hardirq), env, vector & 0xFF, 1)
         store64(block + CpuBlock.delivering, 0)
     return 1
