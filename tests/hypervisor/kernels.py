@@ -137,9 +137,9 @@ def boot(
 ) -> Outcome:
     """Run a test in a guest, on a machine of its own unless there is a ``host``, and tell what came of it.
 
-    ``macros`` are for ``build``, or ``mode`` for ``build_hvm``; ``argument`` follows the test's name in the command line; ``memory`` is in bytes;
-    ``keyboard`` is what waits for the guest on its console. A ``privileged`` guest may manage other domains, for which
-    the machine has ``spare`` bytes more.
+    ``macros`` are for ``build``, or ``mode`` for ``build_hvm``; ``argument`` follows the test's name in the command
+    line; ``memory`` is in bytes; ``keyboard`` is what waits for the guest on its console. A ``privileged`` guest may
+    manage other domains, for which the machine has ``spare`` bytes more.
     """
     alone = host is None
     if host is None:
