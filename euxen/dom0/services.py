@@ -1,4 +1,4 @@
-"""Domain 0's daemons at work: xenstored and the console back end, connected with guests.
+"""Domain 0's daemons at work: xenstored, the console back end and those on XenBus, connected with guests.
 
 Events arrive in a thread of their own; the machine's lock makes them and the tools one at a time.
 """
@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 
 from euxen.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE
 from euxen.abi.xen import VIRQ_DOM_EXC
+from euxen.dom0.backends.block.backend import block_drivers
 from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.evtchn import Evtchn
+from euxen.dom0.xenbus.bus import BackendBus
 from euxen.dom0.xenstore import Connection, XenStore, XenStoreRing
 from euxen.dom0.xenstore_client import XenStoreClient
 from euxen.hypervisor.control import Control
@@ -31,6 +33,8 @@ class _Xenstored:
     pages: dict[int, GrantedPages] = field(default_factory=dict)
     ports: dict[int, int] = field(default_factory=dict)
     store: XenStore | None = None
+    client: XenStoreClient | None = None
+    """The one in Domain 0 itself."""
 
     def introduce(self, connection: Connection, gfn: int, port: int) -> None:
         """Connect a guest's ring."""
@@ -69,6 +73,8 @@ class _Xenstored:
             ring = self.rings.get(connection.identity.domid)
             if ring is not None and ring.connection is connection:
                 ring.flush()
+            elif self.client is not None and self.client.connection is connection:
+                self.client.take_events()
 
 
 class Services:
@@ -81,12 +87,20 @@ class Services:
         self.store = self._xenstored.store = XenStore(host=self._xenstored)
         self.xenstore = XenStoreClient(self.store, self._xenstored.flush, control.lock)
         """For tools in Domain 0."""
+        self._xenstored.client = self.xenstore
         self.consoles: dict[int, ConsoleRing] = {}
         self._console_pages: dict[int, GrantedPages] = {}
         self._console_ports: dict[int, int] = {}
         self.xenstore.write("/tool/xenstored", "")
         self._watchers: list[Callable[[], None]] = []
         self._dom_exc_port = 0
+        self.backends = BackendBus(self.xenstore, block_drivers(control, self.events, self.log), self.log)
+        """Whatever the toolstack puts below Domain 0's ``backend`` directory."""
+
+    def log(self, line: str) -> None:
+        """Say something on Xen's console, from any thread."""
+        with self.control.lock:
+            self.control.console_write(f"{line}\n")
 
     @contextlib.contextmanager
     def watching_domains(self, changed: Callable[[], None]) -> Iterator[None]:
