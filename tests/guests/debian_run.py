@@ -36,6 +36,7 @@ def run_debian(
     told: Callable[[str], None] = lambda console: None,
     log: Callable[[bytes], None] = lambda text: None,
     memory: int = 256,
+    extra: str = "",
 ) -> str:
     """Run a script in a guest with disks, and return its console.
 
@@ -43,7 +44,7 @@ def run_debian(
     """
     ramdisk = ramdisk_with(guest, script, scratch / "initramfs.cpio")
     lines = [
-        f"name='disks'\nkernel='{guest.kernel}'\nramdisk='{ramdisk}'\nextra='console=hvc0 quiet'\nmemory={memory}",
+        f"name='disks'\nkernel='{guest.kernel}'\nramdisk='{ramdisk}'\nextra='console=hvc0 quiet {extra}'\nmemory={memory}",
         f"disk={list(disks)}",
     ]
     request = request_for(DomainConfig.from_text("\n".join(lines) + "\n", "test"))
