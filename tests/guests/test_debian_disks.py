@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from debian_run import run_debian
+from debian_run import ramdisk_with, run_debian
 from terminal import run
 
 from euxen.dom0.storage import Storage, open_storage
@@ -252,8 +252,6 @@ def test_qcow2(debian_cloud: DebianGuest, tmp_path: Path) -> None:
 
 def test_the_command(debian_cloud: DebianGuest, tmp_path: Path) -> None:
     """From a configuration file to an exit status; the image is free afterwards."""
-    from debian_run import ramdisk_with
-
     ramdisk = ramdisk_with(
         debian_cloud, "cat /proc/partitions; echo done | dd of=/dev/xvda conv=fsync", tmp_path / "rd"
     )

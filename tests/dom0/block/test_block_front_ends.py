@@ -33,7 +33,8 @@ def images(tmp_path: Path) -> dict[str, Path]:
 
 def boot_with(images: dict[str, Path], test: str) -> Outcome:
     devices = tuple(
-        disk_device(parse_disk(f"{path},raw,{name},{'ro' if name == 'xvdb' else 'rw'}")) for name, path in images.items()
+        disk_device(parse_disk(f"{path},raw,{name},{'ro' if name == 'xvdb' else 'rw'}"))
+        for name, path in images.items()
     )
     outcome = boot("block", test, devices=devices)
     for path in images.values():
