@@ -1,4 +1,4 @@
-"""Creating and destroying a domain, as libxl does: memory and vCPUs, xenstore nodes, daemons."""
+"""Creating and destroying a domain, as libxl does: memory and vCPUs, xenstore nodes, daemons, devices."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from euxen.hypervisor.errors import XenError
 from euxen.toolstack.builder.common import BuiltDomain, Rings
 from euxen.toolstack.builder.pv import PvBuilder
 from euxen.toolstack.builder.pvh import PvhBuilder
+from euxen.toolstack.devices import attach, detach, devices_of
 from euxen.toolstack.errors import UserError
 from euxen.toolstack.kernel.layout import GuestKind
 from euxen.toolstack.machine import Host
@@ -66,6 +67,8 @@ def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDom
             _make(host.services.xenstore, node)
         host.services.xenstore.introduce(domid, built.xenstore_frame, rings.xenstore_port)
         console = host.services.attach_console(domid, rings.console_port, wake)
+        for device in request.devices:
+            attach(host.services.xenstore, domid, device)
     except BaseException:
         destroy(host, domid)
         raise
@@ -99,6 +102,9 @@ def _make(store: XenStoreClient, node: Node) -> None:
 
 def destroy(host: Host, domid: int) -> None:
     """Destroy a domain and forget it (xl destroy). The daemons have let go of it when this returns."""
+    for device in devices_of(host.services.xenstore, domid):
+        if not detach(host.services.xenstore, domid, device):
+            host.services.log(f"{device.title} of domain {domid}: its back end does not let go")
     host.control.destroy_domain(domid)
     host.services.domain_events.tell()
     store = host.services.xenstore

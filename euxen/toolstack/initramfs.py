@@ -28,9 +28,17 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 hostname debian
 
-# Debian has the front ends as modules; load those that this guest has devices for.
-set -- /sys/bus/xen/devices/vbd-* && [ -e "$1" ] && insmod /lib/modules/xen-blkfront.ko
-set -- /sys/bus/xen/devices/vif-* && [ -e "$1" ] && insmod /lib/modules/xen-netfront.ko
+# Debian has the front ends as modules; load those that this guest has devices for. The kernel loads others itself.
+set -- /sys/bus/xen/devices/vbd-* && [ -e "$1" ] && modprobe xen-blkfront
+set -- /sys/bus/xen/devices/vif-* && [ -e "$1" ] && modprobe xen-netfront
+
+for device in /sys/bus/xen/devices/vbd-*; do
+    tries=0
+    while [ -e "$device" ] && [ ! -e "$device/block" ] && [ $tries -lt 50 ]; do
+        sleep 0.1
+        tries=$((tries + 1))
+    done
+done
 
 read -r release < /proc/sys/kernel/osrelease
 guest=

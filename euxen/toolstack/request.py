@@ -7,6 +7,8 @@ from uuid import UUID, uuid4
 
 from euxen.hypervisor.control import DEFAULT_GRANT_LIMITS, DEFAULT_MAX_EVTCHN_PORT, GrantLimits
 from euxen.toolstack.config.model import DomainConfig
+from euxen.toolstack.devices import Device
+from euxen.toolstack.disks import disk_device
 from euxen.toolstack.errors import UserError
 from euxen.toolstack.files import read_file
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
@@ -37,6 +39,7 @@ class Request:
     """How many vCPUs are online at the start."""
     max_vcpus: int = 1
     ramdisk_path: str | None = None
+    devices: tuple[Device, ...] = ()
 
     @property
     def most_memory(self) -> int:
@@ -77,6 +80,7 @@ def request_for(config: DomainConfig) -> Request:
         max_event_channels=config.max_event_channels,
         grant_limits=grant_limits(config),
         ramdisk_path=None if config.ramdisk is None else str(config.ramdisk),
+        devices=tuple(map(disk_device, config.disks)),
     )
 
 

@@ -22,6 +22,7 @@ from euxen.hypervisor.audit import audit
 from euxen.hypervisor.control import DEFAULT_MAX_EVTCHN_PORT
 from euxen.hypervisor.domain import Domain
 from euxen.toolstack.create import create, destroy
+from euxen.toolstack.devices import Device
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
 from euxen.toolstack.kernel.layout import GuestKind
 from euxen.toolstack.machine import Host, memory_for
@@ -69,6 +70,8 @@ class Outcome:
     """The sentence that says why Xen crashed it."""
     frames_lost: int
     """How many of the machine's frames did not come back when it was destroyed."""
+    domain0: str = ""
+    """What Domain 0 said on Xen's console."""
 
     def check_passed(self) -> None:
         """It found all as it should be, and said so before it powered off."""
@@ -134,19 +137,21 @@ def boot(
     privileged: bool = False,
     spare: int = 0,
     host: Host | None = None,
+    devices: tuple[Device, ...] = (),
 ) -> Outcome:
     """Run a test in a guest, on a machine of its own unless there is a ``host``, and tell what came of it.
 
     ``macros`` are for ``build``, or ``mode`` for ``build_hvm``; ``argument`` follows the test's name in the command
     line; ``memory`` is in bytes; ``keyboard`` is what waits for the guest on its console. A ``privileged`` guest may
-    manage other domains, for which the machine has ``spare`` bytes more.
+    manage other domains, for which the machine has ``spare`` bytes more. ``devices`` are what it has beside a console.
     """
     alone = host is None
     if host is None:
         host = Host(memory_for(memory + spare))
     others = {domain.domid for domain in host.hypervisor.domains}
     log: list[str] = []
-    console, xen_console = bytearray(), bytearray()
+    console, xen_console, domain0 = bytearray(), bytearray(), bytearray()
+    host.hypervisor.domain0.console_write = domain0.extend
     host.machine.console.listener = log.append
     command_line = f"{test} {argument}" if argument else test
     image = build(source, *macros) if mode is None else build_hvm(source, mode)
@@ -159,6 +164,7 @@ def boot(
         uuid=uuid or uuid4(),
         max_event_channels=max_event_channels,
         kind=GuestKind.PV if mode is None else GuestKind.PVH,
+        devices=devices,
     )
 
     def receive() -> None:
@@ -186,7 +192,7 @@ def boot(
                 destroy(host, made.domid)
     frames_lost = free_before - host.machine.record["free_pages"]
     shutdown_code = domain.shutdown_code if domain.is_shut_down else None
-    return Outcome(test, *said, shutdown_code, domain.crash_reason, frames_lost)
+    return Outcome(test, *said, shutdown_code, domain.crash_reason, frames_lost, _text(domain0))
 
 
 def run(host: Host, domain: Domain, patience: float) -> None:
