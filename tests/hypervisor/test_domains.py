@@ -362,7 +362,7 @@ def test_several_threads_manage_at_once(control: Control) -> None:
 def test_a_host_without_descriptors(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     free = free_pages(control)
 
-    def fail(*_arguments: int) -> int:
+    def fail(*_arguments: int, **_options: bool) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(os, "eventfd", fail)

@@ -812,7 +812,7 @@ TEST(physical_machine)
     CHECK_EQ(info.u.physinfo.max_cpu_id + 1, info.u.physinfo.nr_cpus);
     CHECK_EQ(info.u.physinfo.nr_nodes, 1);
     CHECK(info.u.physinfo.capabilities & XEN_SYSCTL_PHYSCAP_pv);
-    CHECK(!(info.u.physinfo.capabilities & XEN_SYSCTL_PHYSCAP_hvm));
+    CHECK(info.u.physinfo.capabilities & XEN_SYSCTL_PHYSCAP_hvm);
     CHECK_EQ(info.u.physinfo.total_pages, hypercall(memory_op, XENMEM_maximum_ram_page, NULL));
 
     op = new_sysctl(XEN_SYSCTL_availheap);

@@ -410,7 +410,7 @@ def test_what_the_p2m_does_not_have(machine: HvmMachine) -> None:
         (P2M_WRITE | P2M_EXECUTE, "mov {},%eax", P2M_READ),
         (P2M_READ | P2M_EXECUTE, "mov %eax,{}", P2M_WRITE),
         (P2M_READ | P2M_WRITE, "call {}", P2M_EXECUTE),
-        (0, "lock incl {}", P2M_WRITE),
+        (0, "lock incl {}", P2M_READ),
         (P2M_READ, "xchg %eax,{}", P2M_WRITE),
         (0, "movups {},%xmm0", P2M_READ),
     ):
