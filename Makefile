@@ -40,7 +40,7 @@ check: setup ## style, types, and which layer may import which
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-bench: setup ## measure euxen against real Xen in QEMU
+bench: setup ## measure euxen against real Xen, and plain Linux, in QEMU
 	@scripts/install-packages gcc libc6-dev
 	@$(VENV)/bin/python -m bench $(BENCH)
 

@@ -1,4 +1,4 @@
-"""The table of medians and ratios, and the same as JSON."""
+"""The tables of medians and ratios, and the same as JSON."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,11 +6,8 @@ from dataclasses import dataclass, field
 from rich import box
 from rich.table import Table
 
-from bench.measures import MEASURES, START, Measure, medians
+from bench.measures import COMPARISONS, MEASURES, OURS, START, Comparison, Measure, medians
 from bench.run import Run
-
-OURS = "euxen"
-THEIRS = "xen"
 
 
 @dataclass(frozen=True)
@@ -28,18 +25,19 @@ class Report:
         return medians([results(run) for run in self.runs.get(side, [])])
 
     @property
-    def compared(self) -> bool:
-        """Whether both euxen and real Xen were measured, so that there is a ratio."""
-        return OURS in self.runs and THEIRS in self.runs
+    def compared(self) -> list[Comparison]:
+        """Those of which both sides were measured, so that there are ratios."""
+        return [each for each in COMPARISONS if each.ours in self.runs and each.theirs in self.runs]
 
-    def speedup(self, measure: Measure) -> float | None:
-        """How many times faster euxen is than real Xen in QEMU, or None where not both were measured."""
-        ours, theirs = self.medians(OURS).get(measure.name), self.medians(THEIRS).get(measure.name)
+    def speedup(self, comparison: Comparison, measure: Measure) -> float | None:
+        """How many times faster ours is than theirs, or None where not both were measured."""
+        ours = self.medians(comparison.ours).get(measure.name)
+        theirs = self.medians(comparison.theirs).get(measure.name)
         return None if ours is None or theirs is None else measure.speedup(ours, theirs)
 
-    def memory_beside_ram(self) -> int | None:
-        """The most that a run of euxen had resident beside its guest's RAM, in KiB, or None where it was not run."""
-        return max((run.memory.beside_ram for run in self.runs.get(OURS, [])), default=None)
+    def memory_beside_ram(self) -> dict[str, int]:
+        """The most that a run of euxen had resident beside its guest's RAM, in KiB, for each kind of guest."""
+        return {side: max(run.memory.beside_ram for run in runs) for side, runs in self.runs.items() if side in OURS}
 
     def wrong_clocks(self) -> list[str]:
         """A line for each workload in which the guest's clock and the host's told different times."""
@@ -52,21 +50,36 @@ class Report:
             if not span.clocks_agree
         ]
 
-    def table(self) -> Table:
-        """A row per measure: each side's median, how many times faster euxen is than real Xen, and the aim."""
+    def tables(self) -> list[Table]:
+        """One for each comparison, and one for the sides that are in none."""
+        compared = self.compared
+        left = [side for side in self.runs if not any(side in (each.ours, each.theirs) for each in compared)]
+        return [self._comparison(each) for each in compared] + ([self._medians(left)] if left else [])
+
+    def _comparison(self, comparison: Comparison) -> Table:
+        """A row per measure: both medians, how many times faster ours is, and the aim."""
+        sides = [comparison.ours, comparison.theirs]
+        table = self._table([*(self.titles[side] for side in sides), "ratio", "aim", ""])
+        for measure in MEASURES:
+            speedup, aim = self.speedup(comparison, measure), comparison.aims.get(measure.name)
+            verdict = "" if speedup is None or aim is None else "met" if speedup >= aim else "missed"
+            ratio = "-" if speedup is None else f"{speedup:.2f}"
+            cells = [_number(self.medians(side).get(measure.name)) for side in sides]
+            table.add_row(_heading(measure), *cells, ratio, "-" if aim is None else f"{aim:g}", verdict)
+        return table
+
+    def _medians(self, sides: list[str]) -> Table:
+        table = self._table([self.titles[side] for side in sides])
+        for measure in MEASURES:
+            table.add_row(_heading(measure), *(_number(self.medians(side).get(measure.name)) for side in sides))
+        return table
+
+    @staticmethod
+    def _table(headings: list[str]) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        headings = [self.titles[side] for side in self.runs] + (["ratio", "aim", ""] if self.compared else [])
         table.add_column("median", no_wrap=True)
         for heading in headings:
             table.add_column(heading, justify="right", no_wrap=True)
-        columns = {side: self.medians(side) for side in self.runs}
-        for measure in MEASURES:
-            cells = [_number(column.get(measure.name)) for column in columns.values()]
-            if self.compared:
-                speedup = self.speedup(measure)
-                verdict = "" if speedup is None else "met" if speedup >= measure.target else "missed"
-                cells += ["-" if speedup is None else f"{speedup:.2f}", f"{measure.target:g}", verdict]
-            table.add_row(f"{measure.title}, {measure.unit}", *cells)
         return table
 
     def record(self) -> dict[str, object]:
@@ -74,8 +87,11 @@ class Report:
         return {
             "rounds": {side: [_round(run) for run in runs] for side, runs in self.runs.items()},
             "medians": {side: self.medians(side) for side in self.runs},
-            "times_faster": {measure.name: self.speedup(measure) for measure in MEASURES},
-            "aims": {measure.name: measure.target for measure in MEASURES},
+            "times_faster": {
+                f"{each.ours}:{each.theirs}": {measure.name: self.speedup(each, measure) for measure in MEASURES}
+                for each in self.compared
+            },
+            "aims": {f"{each.ours}:{each.theirs}": dict(each.aims) for each in COMPARISONS},
             "euxen_memory_beside_ram_kib": self.memory_beside_ram(),
         }
 
@@ -91,6 +107,10 @@ def _round(run: Run) -> dict[str, object]:
         "seconds": {name: {"host": span.host, "guest": span.guest} for name, span in run.transcript.spans.items()},
         "memory_kib": {"peak": run.memory.resident, "shared": run.memory.shared},
     }
+
+
+def _heading(measure: Measure) -> str:
+    return f"{measure.title}, {measure.unit}"
 
 
 def _number(value: float | None) -> str:

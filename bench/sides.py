@@ -28,14 +28,23 @@ class Side:
     """Where it runs: beside the files it boots, so that no path can hold what a command gives a meaning to."""
 
 
-def euxen(artifacts: Artifacts) -> Side:
+def pv(artifacts: Artifacts) -> Side:
     """A 64-bit PV guest in euxen."""
+    return _euxen(artifacts, "pv", "euxen PV")
+
+
+def pvh(artifacts: Artifacts) -> Side:
+    """A PVH guest in euxen."""
+    return _euxen(artifacts, "pvh", "euxen PVH")
+
+
+def _euxen(artifacts: Artifacts, kind: str, title: str) -> Side:
     command = Path(sys.executable).with_name("euxen")
     return Side(
-        "euxen",
-        "euxen",
+        kind,
+        title,
         [
-            *(str(command), "run"),
+            *(str(command), "run", "--type", kind),
             *("--kernel", artifacts.vmlinux, "--ramdisk", artifacts.initramfs),
             *("--extra", "console=hvc0", "--memory", str(GUEST_MIB)),
         ],
@@ -63,7 +72,7 @@ def xen(artifacts: Artifacts) -> Side:
 
 
 def plain(artifacts: Artifacts) -> Side:
-    """The same kernel on QEMU's emulated machine itself, without a hypervisor between them."""
+    """The same kernel on QEMU's emulated machine itself, which starts it by the same entry as a PVH guest."""
     return Side(
         "plain",
         "plain QEMU",
@@ -75,7 +84,7 @@ def plain(artifacts: Artifacts) -> Side:
     )
 
 
-SIDES = {"euxen": euxen, "xen": xen, "plain": plain}
+SIDES = {"pv": pv, "xen": xen, "pvh": pvh, "plain": plain}
 
 
 def _qemu(mib: int) -> list[str]:
@@ -93,6 +102,6 @@ def qemu() -> str:
     if found is None:
         raise UserError(
             "qemu-system-x86_64 is not on this host; install Debian's package qemu-system-x86, "
-            "or measure euxen alone with --only euxen"
+            "or measure euxen alone with --only pv pvh"
         )
     return found

@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from euxen.cli.output import tell
 from euxen.toolstack.config.model import MAX_MEMORY, DomainConfig
@@ -20,6 +21,9 @@ from euxen.toolstack.ending import Ending
 from euxen.toolstack.errors import UserError
 from euxen.toolstack.files import read_file
 from euxen.toolstack.kernel.layout import GuestKind
+
+if TYPE_CHECKING:
+    from euxen.toolstack.machine import Host
 
 EXIT_STATUS = {
     Ending.POWEROFF: 0,
@@ -42,7 +46,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = subparsers.add_parser(
         "run",
         help="run a domain in the foreground",
-        description="Run one PV domain in the foreground, its console on this terminal. Ctrl-] leaves and destroys it.",
+        description="Run one PV or PVH domain in the foreground, its console on this terminal. "
+        "Ctrl-] leaves and destroys it.",
         epilog="Exit status: 0 poweroff, 1 could not be started, 2 wrong usage, 3 reboot, 4 crash, 5 suspend, "
         "6 left with Ctrl-], 124 timeout, 128 and the signal's number if a signal ended it.",
     )
@@ -52,11 +57,21 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--ramdisk", metavar="FILE", help="an initial RAM disk for it")
     parser.add_argument("--extra", metavar="STRING", help="its command line")
     parser.add_argument("--root", metavar="STRING", help="root= for its command line")
+    parser.add_argument("--type", type=_kind, metavar="pv|pvh", help="which kind of guest (default pv, as xl's)")
     parser.add_argument("--memory", type=_memory, metavar="MIB", help=f"memory in MiB (default {DEFAULT_MEMORY})")
     parser.add_argument("--name", help="the domain's name (default: the kernel's file name)")
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="destroy the domain after this time")
     parser.add_argument("--log", action="store_true", help="show the hypervisor's own log on standard error")
+    parser.add_argument("--xenstored-path", metavar="SOCKET", help="a socket for xenstore-ls and its like")
     parser.set_defaults(run=run, wrong_usage=parser.error)
+
+
+def _kind(text: str) -> GuestKind:
+    try:
+        return GuestKind(text)
+    except ValueError:
+        kinds = " or ".join(GuestKind)
+        raise argparse.ArgumentTypeError(f"{text!r} is no kind of guest that there is; it has to be {kinds}") from None
 
 
 def _memory(text: str) -> int:
@@ -84,22 +99,21 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the domain and return how it ended."""
     config = (_config_of_file if arguments.config else _config_of_options)(arguments).within(max_vcpus=1)
     _check_name(config.name)
-    if config.type is not GuestKind.PV:
-        raise UserError(f'{config.name} is to be a {config.type.upper()} guest; euxen runs only type = "pv" yet')
 
     # Only now, because this loads the engine.
-    from euxen.toolstack.create import create, destroy, request_for
+    from euxen.toolstack.create import create, destroy
     from euxen.toolstack.foreground import Foreground, Wakeup
     from euxen.toolstack.machine import Host, memory_for
+    from euxen.toolstack.request import request_for
 
     request = request_for(config)
     for warning in config.warnings:
         tell(warning)
-    host = Host(memory_for(request.most_memory), _progress())
+    host = Host(memory_for(request.allowed_memory), _progress())
     log: deque[str] = deque(maxlen=LOG_LINES)
     listen = _log_to_stderr if arguments.log else log.append
     host.machine.console.listener = listen
-    with Wakeup() as wakeup:
+    with Wakeup() as wakeup, _xenstored_socket(host, arguments.xenstored_path):
         running = create(host, request, wakeup.wake)
         domain = host.hypervisor.find(running.domid)
         assert domain is not None
@@ -112,8 +126,18 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_STATUS[ending]
 
 
+def _xenstored_socket(host: Host, path: str | None) -> contextlib.AbstractContextManager[object]:
+    """xenstored's socket, where one is wanted. Raises UserError."""
+    if path is None:
+        return contextlib.nullcontext()
+    try:
+        return host.services.xenstored_socket(Path(path))
+    except OSError as error:
+        raise UserError(f"xenstored cannot listen at {path} ({error.strerror}); name another path") from error
+
+
 def _config_of_file(arguments: argparse.Namespace) -> DomainConfig:
-    for option in ("kernel", "ramdisk", "extra", "root", "memory", "name"):
+    for option in ("kernel", "ramdisk", "extra", "root", "type", "memory", "name"):
         if getattr(arguments, option) is not None:
             arguments.wrong_usage(f"argument --{option}: not allowed with CONFIG; say {option}=... behind it")
     path = arguments.config
@@ -131,6 +155,7 @@ def _config_of_options(arguments: argparse.Namespace) -> DomainConfig:
     words = [f"root={arguments.root}" if arguments.root else "", arguments.extra or ""]
     return DomainConfig(
         name=_default_name(kernel) if arguments.name is None else arguments.name,
+        type=arguments.type or GuestKind.PV,
         kernel=kernel,
         ramdisk=Path(arguments.ramdisk) if arguments.ramdisk else None,
         cmdline=" ".join(filter(None, words)),

@@ -6,7 +6,25 @@ and the vCPU that runs. A native handler is given the block's address and finds 
 
 from __future__ import annotations
 
+import enum
+
 from euxen.abi.structure import Structure, u64
+
+P2M_SHIFT = 18
+P2M_ENTRIES = 1 << P2M_SHIFT
+P2M_READ, P2M_WRITE, P2M_EXECUTE = 1, 2, 4
+"""What a guest may do with a frame of its p2m. Bits 52 and above mean nothing to cpu/."""
+
+
+class Answer(enum.IntEnum):
+    """What a handler returns that stands for an instruction of an HVM guest, if not the vector of a fault.
+
+    Registers are up to date, and rip is at the instruction: the engine moves it on. A fault has error code 0.
+    """
+
+    DONE = 0
+    EXIT = -1
+    """``exit_reason`` is set; rip stays where it is."""
 
 
 class CpuBlock(Structure):
@@ -50,7 +68,7 @@ class CpuBlock(Structure):
     """and where its entry is, as a host address."""
 
     on_page_fault: int = u64()
-    """``(block, address, error_code)``"""
+    """``(block, address, error_code)``; the engine's own for HVM guests, as is ``on_trap``"""
     on_store: int = u64()
     """``(block, address, value, bytes)``: a store that the page tables forbid; non-zero if it was done.
 
@@ -126,6 +144,64 @@ class CpuBlock(Structure):
     """Means nothing to cpu/."""
     wake_ticker: int = u64()
     """``(block)``: have the ticker look now"""
+
+    hvm: int = u64()
+    """1 where the guest is HVM: it runs in the rings that it believes in, with page tables, IDT and GDT of its own."""
+    p2m: int = u64()
+    """HVM: host address of a directory of P2M_ENTRIES words, each 0 or the host address of a leaf of as many.
+
+    A leaf has a word for each guest frame: machine frame << 12 | P2M_* bits. Who changes it calls ``flush_tlb``
+    or sets ``flush_pending`` and kicks.
+    """
+    on_vmcall: int = u64()
+    """``(block)``: VMCALL or VMMCALL, in any mode and at any CPL; see ``Answer``"""
+    on_cr_write: int = u64()
+    """``(block, register, value)``: CR0, 3, 4 or 8 is written, at CPL 0; see ``Answer``. ``load_cr`` has the effect."""
+    on_cr8_read: int = u64()
+    """``(block)``: CR8"""
+    on_rdmsr: int = u64()
+    """``(block, msr)``: at CPL 0; puts its answer into RAX and RDX; see ``Answer``"""
+    on_wrmsr: int = u64()
+    """``(block, msr, value)``: at CPL 0; see ``Answer``"""
+    on_hlt: int = u64()
+    """``(block)``: at CPL 0; rip is that of the next instruction. Without an ``exit_reason`` the guest goes on."""
+    on_port: int = u64()
+    """``(block, port, bytes, is_write, value)``: what is read, or EXIT. The guest may use the port: that was checked.
+
+    The registers are not up to date.
+    """
+    on_mmio: int = u64()
+    """``(block, gpa, bytes, is_write, value)``, or 0: an access to what the p2m does not back, or not for writing.
+
+    Non-zero if it was done; what was read is in ``mmio_value``. Else the engine comes back with MMIO. The registers
+    are not up to date, and it may change none.
+    """
+    mmio_value: int = u64()
+    pending_vector: int = u64()
+    """``(block)``: the interrupt that the guest takes now, acknowledged, or -1. Asked after a kick, and whenever the
+    engine starts to run, as soon as the guest can take one."""
+    inject: int = u64()
+    """``(block, vector, error_code)``: an exception before the guest's next instruction, with an error code of -1
+    for none. Not for a handler that can answer with a vector."""
+    injected: int = u64()
+    """What ``inject`` was given: vector + 1, or 0 (part of the state of a vCPU),"""
+    injected_error: int = u64()
+    """and the error code."""
+    load_cr: int = u64()
+    """``(block, register, value)``: set CR0, 3 or 4, unchecked, with all that follows from it. Before the guest's next
+    instruction or while the engine does not run."""
+    load_efer: int = u64()
+    """``(block, value)``: the same for EFER; LMA is not the caller's"""
+    registers_loaded: int = u64()
+    """``(block)``: registers were written from outside, segments and control registers perhaps: what is derived from
+    them is made anew. The CPL is that of SS, and TR's type loses its busy bit, which the translator does not keep.
+    Translations are forgotten."""
+    instruction_bytes: int = u64()
+    """The length of the instruction that ``on_vmcall`` is asked about."""
+    delivering: int = u64()
+    """Set while an exception or an interrupt is on its way to the guest's handler."""
+    large_pages: int = u64()
+    """Host address of what ``unicorn.hvm.large`` knows of large pages in the TLBs."""
 
     cc_compute_all: int = u64()
     """Host address of the function that works out lazily kept flags."""

@@ -31,6 +31,11 @@ class ExitReason(enum.IntEnum):
     """The domain ended itself; info is SHUTDOWN_*."""
     ATTENTION = 7
     """An event for somebody outside of this domain is pending."""
+    TRIPLE_FAULT = 8
+    """An HVM guest's CPU shut down; info is 0, or 1 where it was in a state that the engine does not model."""
+    MMIO = 9
+    """An HVM guest's access to what its p2m does not back, or not for that; info is the guest-physical address, detail
+    the P2M_* bit that was wanted. rip is at the instruction, which can be executed again."""
 
 
 class Engine(Protocol):
@@ -38,6 +43,9 @@ class Engine(Protocol):
 
     block: Record
     """The ``CpuBlock``, shared with native code."""
+
+    # An engine for an HVM guest has block["hvm"] set when it is made, and asks the handlers that ``CpuBlock`` lists
+    # from ``p2m`` on. ``on_page_fault``, ``on_store``, ``on_trap``, ``on_syscall`` and ``on_descriptor`` are PV's.
 
     def run(self) -> ExitReason:
         """Execute the loaded vCPU until there is a reason to come back. Releases the GIL meanwhile."""

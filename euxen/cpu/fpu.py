@@ -24,6 +24,25 @@ def _u16(address: int) -> ctypes.c_uint16:
     return ctypes.c_uint16.from_address(address)
 
 
+def fxrstor(env: int, image: bytes) -> None:
+    """Take what FXSAVE wrote."""
+    control, status, tags, operation, instruction, operand, mxcsr, _mask = HEADER.unpack_from(image)
+    top = status >> TOP_SHIFT & TOP_MASK
+    ctypes.c_uint32.from_address(env + state.FPSTT).value = top
+    _u16(env + state.FPUS).value = status & ~(TOP_MASK << TOP_SHIFT)
+    _u16(env + state.FPUC).value, _u16(env + FPOP).value = control, operation
+    for number in range(REGISTERS):
+        ctypes.c_uint8.from_address(env + state.FPTAGS + number).value = int(not tags >> number & 1)
+        at = ST_AT + 16 * number
+        ctypes.memmove(env + FPREGS + (top + number & TOP_MASK) * FPREG_SIZE, image[at : at + ST_SIZE], ST_SIZE)
+    ctypes.c_uint64.from_address(env + FPIP).value = instruction
+    ctypes.c_uint64.from_address(env + FPDP).value = operand
+    ctypes.c_uint32.from_address(env + state.MXCSR).value = mxcsr
+    for number in range(XMMS):
+        at = XMM_AT + XMM_SIZE * number
+        ctypes.memmove(env + XMM_REGS + XMM_STRIDE * number, image[at : at + XMM_SIZE], XMM_SIZE)
+
+
 def fxsave(env: int) -> bytes:
     """The image that FXSAVE would write now."""
     top = ctypes.c_uint32.from_address(env + state.FPSTT).value & TOP_MASK

@@ -1,4 +1,4 @@
-"""The default CPUID policy: the CPU that a 64-bit PV guest sees, and Xen's own leaves.
+"""The default CPUID policies: the CPU that a 64-bit PV guest sees, that of an HVM guest, and Xen's own leaves.
 
 The CPU is the one that Xen 4.17 shows to PV guests on QEMU's qemu64, an AMD of family 15 that Linux
 needs no costly mitigations on, plus the instructions that the translator really has. Xen hides from
@@ -24,6 +24,10 @@ from euxen.abi.cpuid import (
     XEN_CPUID_SIGNATURE_EBX,
     XEN_CPUID_SIGNATURE_ECX,
     XEN_CPUID_SIGNATURE_EDX,
+    XEN_HVM_CPUID_DOMID_PRESENT,
+    XEN_HVM_CPUID_IOMMU_MAPPINGS,
+    XEN_HVM_CPUID_UPCALL_VECTOR,
+    XEN_HVM_CPUID_VCPU_ID_PRESENT,
 )
 from euxen.cpu.cpuid import ANY_SUBLEAF, Leaf
 
@@ -78,6 +82,18 @@ PV_FEATURES = frozenset(
 )
 """What a PV guest is offered by default: numbers of ``euxen.abi.cpufeatureset``."""
 
+HVM_FEATURES = PV_FEATURES | {
+    cpu.XEN_X86_FEATURE_PSE,
+    cpu.XEN_X86_FEATURE_PGE,
+    cpu.XEN_X86_FEATURE_SEP,
+    cpu.XEN_X86_FEATURE_MTRR,
+    cpu.XEN_X86_FEATURE_PAGE1GB,
+    # Xen's own local APIC has these on any host.
+    cpu.XEN_X86_FEATURE_X2APIC,
+    cpu.XEN_X86_FEATURE_TSC_DEADLINE,
+}
+"""What an HVM guest is offered by default: also what its kernel has in ring 0."""
+
 VENDOR = b"AuthenticAMD"
 BRAND = b"euxen Virtual CPU"
 FAMILY_MODEL_STEPPING = 0x0006_0FB1
@@ -95,6 +111,12 @@ XEN_VERSION = 4 << 16 | 17
 HYPERCALL_PAGES = 1
 XEN_MSR_BASE = 0x4000_0000
 PAGE_SHIFT = 12
+XEN_HVM_FLAGS = (
+    XEN_HVM_CPUID_IOMMU_MAPPINGS
+    | XEN_HVM_CPUID_VCPU_ID_PRESENT
+    | XEN_HVM_CPUID_DOMID_PRESENT
+    | XEN_HVM_CPUID_UPCALL_VECTOR
+)
 
 
 @dataclass(frozen=True)
@@ -122,6 +144,25 @@ def default_policy(tsc: Tsc, max_mfn: int, *, invariant_tsc: bool = False) -> li
     """
     features = PV_FEATURES | ({cpu.XEN_X86_FEATURE_ITSC} if invariant_tsc else frozenset())
     return [*cpu_leaves(features), *xen_leaves(tsc, max_mfn, rdtscp=cpu.XEN_X86_FEATURE_RDTSCP in features)]
+
+
+def default_hvm_policy(tsc: Tsc, domid: int, *, invariant_tsc: bool = False) -> list[Leaf]:
+    """What CPUID tells an HVM guest with one vCPU."""
+    features = HVM_FEATURES | ({cpu.XEN_X86_FEATURE_ITSC} if invariant_tsc else frozenset())
+    return [*cpu_leaves(features), *xen_hvm_leaves(tsc, domid)]
+
+
+def xen_hvm_leaves(tsc: Tsc, domid: int) -> list[Leaf]:
+    """Xen's leaves for an HVM guest: as a PV guest's, but for what HVM guests alone have, or have not."""
+    leaves = {leaf.leaf - XEN_CPUID_LEAF(0): leaf for leaf in xen_leaves(tsc, 0, rdtscp=True)}
+    time = [leaf for leaf in xen_leaves(tsc, 0, rdtscp=True) if leaf.leaf == XEN_CPUID_LEAF(3)]
+    return [
+        leaves[0],
+        leaves[1],
+        Leaf(XEN_CPUID_LEAF(2), HYPERCALL_PAGES, XEN_MSR_BASE),
+        *time,
+        Leaf(XEN_CPUID_LEAF(4), XEN_HVM_FLAGS, 0, domid, subleaf=0),
+    ]
 
 
 def cpu_leaves(features: Iterable[int]) -> list[Leaf]:

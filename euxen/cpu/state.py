@@ -17,6 +17,8 @@ RIP = 128
 EFLAGS = 136
 CC_DST, CC_SRC, CC_SRC2, CC_OP, DF = 144, 152, 160, 168, 172
 HFLAGS, HFLAGS2 = 176, 180
+HF2_NMI = 1 << 2
+"""Of the second: an NMI is being handled."""
 
 # Segment registers: 24 bytes each, {u32 selector; u64 base at +8; u32 limit at +16; u32 flags at +20}.
 SEGS = 184
@@ -28,6 +30,7 @@ LDTR, TR, GDTR, IDTR = 328, 352, 376, 400
 CR0, CR2, CR3, CR4 = (424 + 8 * number for number in (0, 2, 3, 4))
 EFER = 592
 FPSTT, FPUS, FPUC, FPTAGS, SSE_STATUS, MXCSR = 604, 608, 610, 612, 808, 816
+SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = 4800, 4808, 4816
 STAR, LSTAR, CSTAR, FMASK, KERNEL_GS_BASE, TSC_AUX = 4824, 4840, 4848, 4856, 4864, 4896
 DR = 5400
 CONTEXT_SIZE = 5568

@@ -8,14 +8,16 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 from euxen.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE
-from euxen.abi.xen import VIRQ_DOM_EXC
 from euxen.dom0.console.ring import ConsoleRing
+from euxen.dom0.domain_events import DomainEvents, Fate
 from euxen.dom0.evtchn import Evtchn
 from euxen.dom0.xenstore import Connection, XenStore, XenStoreRing
 from euxen.dom0.xenstore_client import XenStoreClient
+from euxen.dom0.xenstore_socket import XenStoreSocket
 from euxen.hypervisor.control import Control
 from euxen.hypervisor.errors import GrantError, XenError
 from euxen.hypervisor.granted import GrantedPages
@@ -27,15 +29,18 @@ class _Xenstored:
 
     control: Control
     events: Evtchn
-    rings: dict[int, XenStoreRing] = field(default_factory=dict)
-    pages: dict[int, GrantedPages] = field(default_factory=dict)
-    ports: dict[int, int] = field(default_factory=dict)
-    store: XenStore | None = None
+    domain_events: DomainEvents
+
+    def __post_init__(self) -> None:
+        self.rings: dict[int, XenStoreRing] = {}
+        self._pages: dict[int, GrantedPages] = {}
+        self._ports: dict[int, int] = {}
+        self.socket: XenStoreSocket | None = None
+        self.store = XenStore(host=self)
 
     def introduce(self, connection: Connection, gfn: int, port: int) -> None:
         """Connect a guest's ring."""
         domid = connection.identity.domid
-        assert self.store is not None
         try:
             page = self.control.map_grants(domid, [GNTTAB_RESERVED_XENSTORE])
             try:
@@ -47,14 +52,28 @@ class _Xenstored:
             raise OSError(error.errno, str(error)) from error
         except GrantError as error:
             raise OSError(errno.EINVAL, str(error)) from error
-        self.pages[domid], self.ports[domid] = page, local
+        if not self.rings:
+            self.domain_events.add(self._domains_changed)
+        self._pages[domid], self._ports[domid] = page, local
         self.rings[domid] = XenStoreRing(self.store, connection, page.pages[0], lambda: self.events.notify(local))
 
     def release(self, domid: int) -> None:
         """Let go of a guest's ring."""
-        self.events.unbind(self.ports.pop(domid))
+        self.events.unbind(self._ports.pop(domid))
         self.rings.pop(domid).close()
-        self.pages.pop(domid).unmap()
+        self._pages.pop(domid).unmap()
+        if not self.rings:
+            self.domain_events.remove(self._domains_changed)
+
+    def _domains_changed(self) -> None:
+        """VIRQ_DOM_EXC (domain_cleanup in tools/xenstore/xenstored_domain.c)."""
+        for domid in list(self.rings):
+            fate = self.domain_events.fate_of(domid)
+            if fate is Fate.GONE:
+                self.store.domain_gone(domid)
+            elif fate is Fate.SHUT_DOWN:
+                self.store.domain_shut_down(domid)
+        self.flush()
 
     def _serve(self, domid: int) -> bool:
         ring = self.rings.get(domid)
@@ -64,11 +83,21 @@ class _Xenstored:
 
     def flush(self) -> None:
         """Send answers, and the watch events that one client's request caused for others."""
-        assert self.store is not None
         for connection in self.store.take_ready():
             ring = self.rings.get(connection.identity.domid)
             if ring is not None and ring.connection is connection:
                 ring.flush()
+            elif self.socket is not None:
+                self.socket.flush(connection)
+
+
+@dataclass
+class _Console:
+    """What the console back end has of a guest."""
+
+    ring: ConsoleRing
+    page: GrantedPages
+    port: int
 
 
 class Services:
@@ -77,38 +106,35 @@ class Services:
     def __init__(self, control: Control) -> None:
         self.control = control
         self.events = Evtchn(control)
-        self._xenstored = _Xenstored(control, self.events)
-        self.store = self._xenstored.store = XenStore(host=self._xenstored)
+        self.domain_events = DomainEvents(control, self.events)
+        self._xenstored = _Xenstored(control, self.events, self.domain_events)
+        self.store = self._xenstored.store
         self.xenstore = XenStoreClient(self.store, self._xenstored.flush, control.lock)
         """For tools in Domain 0."""
-        self.consoles: dict[int, ConsoleRing] = {}
-        self._console_pages: dict[int, GrantedPages] = {}
-        self._console_ports: dict[int, int] = {}
+        self._consoles: dict[int, _Console] = {}
         self.xenstore.write("/tool/xenstored", "")
-        self._watchers: list[Callable[[], None]] = []
-        self._dom_exc_port = 0
+
+    @property
+    def consoles(self) -> dict[int, ConsoleRing]:
+        """The console rings, by domid."""
+        return {domid: console.ring for domid, console in self._consoles.items()}
+
+    def xenstored_socket(self, path: Path) -> XenStoreSocket:
+        """Let tools talk with xenstored through a Unix socket, until that is closed. Raises OSError."""
+        self._xenstored.socket = XenStoreSocket(self.store, path, self.control.lock, self._xenstored.flush)
+        return self._xenstored.socket
 
     @contextlib.contextmanager
     def watching_domains(self, changed: Callable[[], None]) -> Iterator[None]:
-        """Have ``changed`` called, in any thread, whenever a domain has shut down, or has died (VIRQ_DOM_EXC)."""
-        with self.control.lock:
-            if not self._watchers:
-                self._dom_exc_port = self.events.bind_virq(VIRQ_DOM_EXC, self._tell_watchers)
-            self._watchers.append(changed)
+        """Have ``changed`` called, in any thread, whenever a domain has shut down, or has died."""
+        self.domain_events.add(changed)
         try:
             yield
         finally:
-            with self.control.lock:
-                self._watchers.remove(changed)
-                if not self._watchers:
-                    self.events.unbind(self._dom_exc_port)
-
-    def _tell_watchers(self) -> None:
-        for changed in list(self._watchers):
-            changed()
+            self.domain_events.remove(changed)
 
     def attach_console(self, domid: int, port: int, wake: Callable[[], None]) -> ConsoleRing:
-        """Serve a guest's console ring, which it lends by the reference that is reserved for it.
+        """Serve a guest's console ring, which it lends by the reference that is reserved for it, until it is gone.
 
         Raises XenError or GrantError.
 
@@ -116,24 +142,25 @@ class Services:
         the ring, and the guest waits: nothing grows here however much it writes.
         """
         with self.control.lock:
-            page = self._console_pages[domid] = self.control.map_grants(domid, [GNTTAB_RESERVED_CONSOLE])
+            page = self.control.map_grants(domid, [GNTTAB_RESERVED_CONSOLE])
             try:
-                local = self._console_ports[domid] = self.events.bind_interdomain(domid, port, wake)
+                local = self.events.bind_interdomain(domid, port, wake)
             except XenError:
-                self._console_pages.pop(domid).unmap()
+                page.unmap()
                 raise
-            ring = ConsoleRing(page.pages[0], lambda: self.events.notify(local))
-            self.consoles[domid] = ring
-            return ring
+            if not self._consoles:
+                self.domain_events.add(self._drop_consoles)
+            console = self._consoles[domid] = _Console(
+                ConsoleRing(page.pages[0], lambda: self.events.notify(local)), page, local
+            )
+            return console.ring
 
-    def detach_console(self, domid: int) -> None:
-        """The guest is gone."""
-        with self.control.lock:
-            if self.consoles.pop(domid, None) is not None:
-                self.events.unbind(self._console_ports.pop(domid))
-                self._console_pages.pop(domid).unmap()
-
-    def domain_gone(self, domid: int) -> None:
-        """xenstored lets go of a guest's ring and its connection."""
-        with self.control.lock:
-            self.store.domain_gone(domid)
+    def _drop_consoles(self) -> None:
+        """Let go of the consoles of domains that are gone."""
+        for domid in [domid for domid in self._consoles if self.domain_events.fate_of(domid) is Fate.GONE]:
+            console = self._consoles.pop(domid)
+            console.ring.close()
+            self.events.unbind(console.port)
+            console.page.unmap()
+            if not self._consoles:
+                self.domain_events.remove(self._drop_consoles)

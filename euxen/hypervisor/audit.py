@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from euxen.abi.grant_table import GNTMAP_device_map, GNTMAP_host_map, GNTMAP_readonly
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.hypervisor import Hypervisor
+from euxen.hypervisor.mm import p2m
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.entries import _PAGE_PRESENT, _PAGE_RW, ENTRIES, PADDR_MASK
 from euxen.hypervisor.mm.pagetable import PGT_TABLES
@@ -80,6 +81,8 @@ class _Audit:
                 yield f"{domain} has {owned[domain.domid]} pages, and tot_pages is {domain.record['tot_pages']}"
         for frame in range(self._top):
             yield from self._check(frame)
+        for domain in self._domains.values():
+            yield from self._check_p2m(domain)
         yield from self._check_heap()
 
     def _refer(self, frame: int, kind: int | None) -> None:
@@ -128,7 +131,8 @@ class _Audit:
             kind = None if flags & GNTMAP_readonly else WRITABLE
             # Others have an entry in a page table for it, which was counted with all others.
             if flags & GNTMAP_host_map and domain.record["is_external"]:
-                self._refer(frame, kind)
+                lends_untyped = domid != domain.domid and self._granters[domid].record["is_external"]
+                self._refer(frame, None if lends_untyped else kind)
             if flags & GNTMAP_device_map:
                 self._refer(frame, kind)
         for vcpu in domain.vcpus:
@@ -137,6 +141,35 @@ class _Audit:
                     self._refer(vcpu.record[field], 4)
             for frame in vcpu.gdt_frames():
                 self._refer(frame, SEGMENTS)
+
+    def _check_p2m(self, domain: Domain) -> Iterator[str]:
+        """A domain's p2m: its own memory is in one place, which the M2P knows, and what others lend is mapped."""
+        if domain.hvm is None:
+            return
+        address, places = domain.record.address, {}
+        lent = Counter(self._lent_frames(domain))
+        for gfn, entry in domain.hvm.p2m.used():
+            mfn = p2m.mfn_of(entry)
+            if p2m.is_grant(entry):
+                lent[mfn] -= 1
+            elif mfn in places or p2m.gfn_of(address, mfn) != gfn or self._owner(mfn) is not domain:
+                yield f"{domain} has mfn {mfn:#x} at gfn {gfn:#x}, which the frame table or the M2P does not know"
+            else:
+                places[mfn] = gfn
+        for mfn, count in lent.items():
+            if count:
+                yield f"{domain} has mapped mfn {mfn:#x} of others {count} times that its p2m does not know"
+        for mfn in range(self._top):
+            if self._owner(mfn) is domain and self._count(mfn) & pg.PGC_count_mask and mfn not in places:
+                gfn = p2m.gfn_of(address, mfn)
+                if gfn != p2m.INVALID_M2P_ENTRY:
+                    yield f"mfn {mfn:#x} is not at gfn {gfn:#x} of {domain}, as the M2P says"
+
+    def _lent_frames(self, domain: Domain) -> Iterator[int]:
+        """The frames for which a domain has an entry in its p2m, for each mapping."""
+        for domid, ref, flags in domain.grant_table.mappings():
+            if flags & GNTMAP_host_map:
+                yield self._granters[domid].grant_table.active_frame(ref)
 
     def _check(self, frame: int) -> Iterator[str]:
         count, info = self._count(frame) & pg.PGC_count_mask, self._type(frame)

@@ -36,6 +36,10 @@ class Caller(Protocol):
         """Copy to the caller's memory (copy_to_guest). Raises GuestFault."""
         ...
 
+    def handle_okay(self, address: int) -> bool:
+        """Whether an array of the caller's may begin there at all (guest_handle_okay)."""
+        ...
+
     def hypercall_preempt_check(self) -> bool:
         """Whether a hypercall that takes long should let others go first, by ``Continuation``."""
         ...
@@ -49,11 +53,10 @@ class Buffer:
         self.data = bytearray(data)
 
 
-class Kernel:
-    """The kernel of the built-in Domain 0."""
+class Lender:
+    """Buffers by addresses that are nobody else's."""
 
-    def __init__(self, domain: Domain) -> None:
-        self.domain = domain
+    def __init__(self) -> None:
         self._buffers: dict[int, bytearray] = {}
         self._numbers = itertools.count(1)
 
@@ -84,6 +87,18 @@ class Kernel:
         """Copy to a buffer. Raises GuestFault."""
         buffer, offset = self._locate(address, len(data))
         buffer[offset : offset + len(data)] = data
+
+
+class Kernel(Lender):
+    """The kernel of the built-in Domain 0."""
+
+    def __init__(self, domain: Domain) -> None:
+        super().__init__()
+        self.domain = domain
+
+    def handle_okay(self, address: int) -> bool:
+        """It knows what it does."""
+        return True
 
     def hypercall_preempt_check(self) -> bool:
         """Its hypercalls keep nobody from running."""

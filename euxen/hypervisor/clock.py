@@ -7,11 +7,24 @@ from __future__ import annotations
 
 import time
 
-from euxen.cpu.native.language import load64, monotonic, native
+from euxen.cpu.native.language import call1, load64, monotonic, native
 from euxen.cpu.native.memory import Record
-from euxen.hypervisor.records import MachineRecord
+from euxen.hypervisor.records import DomainRecord, MachineRecord, VcpuRecord
 
 SECOND = 1_000_000_000
+NEVER = 0x7FFF_FFFF_FFFF_FFFF
+
+
+@native
+def now(machine: int) -> int:
+    """System time: ns since the machine was started (NOW)."""
+    return call1(load64(machine + MachineRecord.clock), machine)
+
+
+@native
+def now_for(vcpu: int) -> int:
+    """System time of the machine that a vCPU is on."""
+    return now(load64(load64(vcpu + VcpuRecord.domain) + DomainRecord.machine))
 
 
 @native

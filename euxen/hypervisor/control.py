@@ -15,7 +15,7 @@ from typing import TypeVar
 from euxen.abi import domctl as dom
 from euxen.abi import memory as mem
 from euxen.abi import sysctl as sys
-from euxen.abi.arch_x86_xen import VcpuGuestContext
+from euxen.abi.arch_x86_xen import VcpuGuestContext, XenArchDomainconfig
 from euxen.abi.errno import XEN_ENOMEM
 from euxen.abi.event_channel import (
     EvtchnAllocUnbound,
@@ -26,6 +26,7 @@ from euxen.abi.event_channel import (
     EvtchnSend,
 )
 from euxen.abi.grant_table import GnttabCopy
+from euxen.abi.hvm_op import HVMOP_set_param, XenHvmParam
 from euxen.abi.sched import SchedRemoteShutdown
 from euxen.abi.structure import Structure
 from euxen.cpu.native.memory import Memory
@@ -37,11 +38,12 @@ from euxen.hypervisor.foreign import ForeignMapping, PageOwner
 from euxen.hypervisor.grant_table import MAX_GRANT_VERSION
 from euxen.hypervisor.granted import GrantedPages, grant_copy
 from euxen.hypervisor.hypercalls.extents import changing
+from euxen.hypervisor.hypercalls.hvm_op import hvm_op
 from euxen.hypervisor.hypercalls.memory import memory_op
 from euxen.hypervisor.hypercalls.mmu import check_owner
 from euxen.hypervisor.hypercalls.sched import remote_shutdown
 from euxen.hypervisor.hypervisor import Hypervisor
-from euxen.hypervisor.mm import mmu
+from euxen.hypervisor.mm import mmuext
 from euxen.hypervisor.mm.page import ERESTART
 from euxen.hypervisor.mm.pagetable import PGT_TABLES, finish_old_guest_table
 from euxen.hypervisor.sysctl.table import do_sysctl
@@ -122,8 +124,10 @@ class Control:
         handle: bytes = bytes(16),
         domid: int = 0,
         grant_limits: GrantLimits = DEFAULT_GRANT_LIMITS,
+        flags: int = 0,
+        emulation_flags: int = 0,
     ) -> int:
-        """A PV domain without memory, paused; returns its domid, which is any for 0.
+        """A domain without memory, paused; returns its domid, which is any for 0. ``flags`` are XEN_DOMCTL_CDF_*.
 
         XEN_DOMCTL_createdomain, XEN_DOMCTL_max_vcpus and XEN_DOMCTL_max_mem.
         """
@@ -134,6 +138,8 @@ class Control:
             max_grant_frames=grant_limits.max_grant_frames,
             max_maptrack_frames=grant_limits.max_maptrack_frames,
             grant_opts=grant_limits.max_version,
+            flags=flags,
+            arch=XenArchDomainconfig(emulation_flags=emulation_flags),
         )
         _config, domid = self.domctl(dom.XEN_DOMCTL_createdomain, domid, config)
         try:
@@ -199,6 +205,25 @@ class Control:
             self.domctl(dom.XEN_DOMCTL_getvcpucontext, domid, op)
             return VcpuGuestContext.unpack_from(buffer.data)
 
+    def get_hvm_context(self, domid: int) -> bytes:
+        """XEN_DOMCTL_gethvmcontext: the records of a domain that is not PV."""
+        size = self.domctl(dom.XEN_DOMCTL_gethvmcontext, domid, dom.XenDomctlHvmcontext())[0].size_
+        with self._kernel.lend(bytes(size)) as buffer:
+            op = dom.XenDomctlHvmcontext(size_=size, buffer=buffer.address)
+            filled = self.domctl(dom.XEN_DOMCTL_gethvmcontext, domid, op)[0].size_
+            return bytes(buffer.data[:filled])
+
+    def set_hvm_context(self, domid: int, records: bytes) -> None:
+        """XEN_DOMCTL_sethvmcontext."""
+        with self._kernel.lend(records) as buffer:
+            op = dom.XenDomctlHvmcontext(size_=len(records), buffer=buffer.address)
+            self.domctl(dom.XEN_DOMCTL_sethvmcontext, domid, op)
+
+    def set_hvm_param(self, domid: int, index: int, value: int) -> None:
+        """HVMOP_set_param: HVM_PARAM_*."""
+        with self._kernel.lend(bytes(XenHvmParam(domid=domid, index=index, value=value))) as op:
+            hvm_op(self._kernel, HVMOP_set_param, op.address)
+
     # Its memory.
 
     def set_max_mem(self, domid: int, pages: int) -> None:
@@ -206,8 +231,16 @@ class Control:
         op = dom.XenDomctlMaxMem(max_memkb=pages << PAGE_SHIFT - KIB_SHIFT)
         self.domctl(dom.XEN_DOMCTL_max_mem, domid, op)
 
+    def set_paging_mempool_size(self, domid: int, size: int) -> None:
+        """XEN_DOMCTL_set_paging_mempool_size: how many bytes Xen may use for the domain's p2m."""
+        op = dom.XenDomctlPagingMempool(size_=size)
+        self.domctl(dom.XEN_DOMCTL_set_paging_mempool_size, domid, op)
+
     def populate_physmap(self, domid: int, first_pfn: int, count: int) -> memoryview:
-        """XENMEM_populate_physmap: memory at ``count`` pfns; returns the frames' numbers. All or an error."""
+        """XENMEM_populate_physmap: memory at ``count`` pfns. All or an error.
+
+        Returns the machine frames' numbers for a PV domain, the same pfns for another.
+        """
         pfns = struct.pack(f"<{count}Q", *range(first_pfn, first_pfn + count))
         with self._kernel.lend(pfns) as buffer:
             op = mem.XenMemoryReservation(extent_start=buffer.address, nr_extents=count, domid=domid)
@@ -229,8 +262,20 @@ class Control:
             self.memory_op(mem.XENMEM_set_memory_map, op)
 
     def map_foreign(self, domid: int, frame: int, pages: int = 1) -> ForeignMapping:
-        """Map machine frames of a domain, in a row, until they are released: MMU_NORMAL_PT_UPDATE with its domid."""
+        """Map frames of a domain, in a row, until they are released: MMU_NORMAL_PT_UPDATE with its domid.
+
+        Machine frames of a PV domain, guest frames of another.
+        """
         return ForeignMapping(self.caller, domid, frame, pages)
+
+    def copy_to_foreign(self, domid: int, frame: int, data: bytes | memoryview, offset: int = 0) -> None:
+        """Write to frames of a domain, in a row, from a byte of the first on, mapping them as ``map_foreign`` does."""
+        size = memoryview(data).nbytes
+        mapping = self.map_foreign(domid, frame, (offset + size + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT)
+        try:
+            mapping.write(data, offset)
+        finally:
+            mapping.release()
 
     def pin_table(self, domid: int, level: int, frame: int) -> None:
         """MMUEXT_PIN_Ln_TABLE for another domain: its page table is checked, and stays one."""
@@ -241,7 +286,7 @@ class Control:
         with changing(self._kernel, owner.domain):
             while error == -ERESTART:
                 finish_old_guest_table(domain)
-                error = mmu.pin(domain, frame, PGT_TABLES[level])
+                error = mmuext.pin(domain, frame, PGT_TABLES[level])
             finish_old_guest_table(domain)
         if error:
             raise XenError(-error)
@@ -265,7 +310,9 @@ class Control:
                 domid=domid, type=mem.XENMEM_resource_grant_table, nr_frames=1, frame_list=buffer.address
             )
             self.memory_op(mem.XENMEM_acquire_resource, op)
-            return self.map_foreign(domid, int.from_bytes(buffer.data, "little"))
+            frame = int.from_bytes(buffer.data, "little")
+            # A machine frame of any domain: MMU_PT_UPDATE_NO_TRANSLATE.
+            return ForeignMapping(self.caller, domid, frame, translate=False)
 
     # What others lend.
 

@@ -17,8 +17,8 @@ from euxen.hypervisor.errors import XenError
 MSR_INTEL_PLATFORM_INFO, MSR_ARCH_CAPABILITIES = 0xCE, 0x10A
 MSRS = (MSR_INTEL_PLATFORM_INFO, MSR_ARCH_CAPABILITIES)
 """Those of a policy: Intel's, so that both are 0."""
-MAX_LEAVES = 120
-"""As many as a policy of Xen 4.17 can have (CPUID_MAX_SERIALISED_LEAVES)."""
+CPUID_MAX_SERIALISED_LEAVES = 120
+"""As many as Xen's own policy can have."""
 FIRST_XEN_LEAF, LAST_XEN_LEAF = 0x4000_0000, 0x4000_FFFF
 FIRST_EXTENDED_LEAF = 0x8000_0000
 HIGHEST_LEAVES = {0: MAX_BASIC_LEAF, FIRST_EXTENDED_LEAF: MAX_EXTENDED_LEAF}
@@ -63,9 +63,11 @@ def copy_msrs(caller: Caller, address: int, room: int) -> int:
     return len(MSRS)
 
 
-def merged(caller: Caller, policy: list[Leaf], address: int, count: int) -> list[Leaf]:
-    """A policy with a caller's leaves in it. Features that no PV guest can have are left out. Raises PolicyError."""
-    if count > MAX_LEAVES:
+def merged(
+    caller: Caller, policy: list[Leaf], address: int, count: int, possible: frozenset[int] = PV_FEATURES
+) -> list[Leaf]:
+    """A policy with a caller's leaves in it, but for features that are not ``possible``. Raises PolicyError."""
+    if count > CPUID_MAX_SERIALISED_LEAVES:
         raise PolicyError(XEN_E2BIG)
     leaves = {(leaf.leaf, leaf.subleaf): leaf for leaf in policy}
     for number in range(count):
@@ -76,14 +78,14 @@ def merged(caller: Caller, policy: list[Leaf], address: int, count: int) -> list
             raise PolicyError(XEN_ERANGE, new.leaf, new.subleaf)
         if new.a > HIGHEST_LEAVES.get(new.leaf, new.a):
             raise PolicyError(XEN_EINVAL, new.leaf)
-        leaves[new.leaf, new.subleaf] = _possible(Leaf(new.leaf, new.a, new.b, new.c, new.d, new.subleaf))
+        leaves[new.leaf, new.subleaf] = _reduced(Leaf(new.leaf, new.a, new.b, new.c, new.d, new.subleaf), possible)
     return list(leaves.values())
 
 
-def _possible(leaf: Leaf) -> Leaf:
-    """A leaf without the features that the CPU has not."""
+def _reduced(leaf: Leaf, possible: frozenset[int]) -> Leaf:
+    """A leaf without the features that are not possible."""
     words = {name: getattr(leaf, name) for name in ("eax", "ebx", "ecx", "edx")}
-    most = find(cpu_leaves(PV_FEATURES), leaf.leaf, leaf.subleaf)
+    most = find(cpu_leaves(possible), leaf.leaf, leaf.subleaf)
     for number, subleaf, register in FEATURESET_WORDS.values():
         if number == leaf.leaf and leaf.subleaf in (ANY_SUBLEAF, subleaf):
             words[register] &= getattr(most, register)

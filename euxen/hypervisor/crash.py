@@ -37,18 +37,24 @@ EXCEPTIONS = {
 """By vector: as Xen calls it (vector_name), and as people do."""
 NAMES = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16)))
 ENCODINGS = (0, 3, 1, 2, 6, 7, 5, 4, *range(8, 16))
+CONTROL = (("cr0", state.CR0), ("cr4", state.CR4), ("cr3", state.CR3), ("cr2", state.CR2))
 STACK_LINES = 20
 WORDS_PER_LINE = 4
 PAGE_SIZE = 4096
 
 
 def crash(vcpu: Vcpu, registers: Registers, reason: int, detail: int) -> None:
-    """Crash the domain: log its state and say why."""
-    sentence = _sentence(registers, reason, detail)
-    log = vcpu.domain.machine.printk
+    """Crash the domain for a reason of ``traps``: log its state and say why."""
     if reason == traps.CRASH_NO_HANDLER and detail & traps.DETAIL_EXCEPTION:
         vector, error_code = detail & 0xFF, detail >> 8 & 0xFFFF_FFFF
-        log(f"{vcpu} Unhandled: vec {vector}, {EXCEPTIONS.get(vector, ('???', ''))[0]}[{error_code:04x}]")
+        name = EXCEPTIONS.get(vector, ("???", ""))[0]
+        vcpu.domain.machine.printk(f"{vcpu} Unhandled: vec {vector}, {name}[{error_code:04x}]")
+    crash_for(vcpu, registers, _sentence(registers, reason, detail))
+
+
+def crash_for(vcpu: Vcpu, registers: Registers, sentence: str) -> None:
+    """Crash the domain: log its state and say why."""
+    log = vcpu.domain.machine.printk
     log(f"domain_crash called: {sentence}")
     log(f"Domain {vcpu.domain.domid} (vcpu#{vcpu.vcpu_id}) crashed on cpu#0:")
     for line in dump(vcpu, registers):
@@ -73,6 +79,8 @@ def _sentence(registers: Registers, reason: int, detail: int) -> str:
         return f"The guest wants to go to user mode without a user page table {where}."
     if reason == traps.CRASH_GRANTER_GONE:
         return f"The guest unmaps a grant of a domain that is gone, which it had unmapped by other means {where}."
+    if reason == traps.CRASH_P2M:
+        return f"The guest puts memory where it has mapped what is lent to it, without unmapping that first, {where}."
     return f"The guest was crashed {where}."
 
 
@@ -81,18 +89,26 @@ def dump(vcpu: Vcpu, registers: Registers) -> Iterator[str]:
     yield f"----[ Xen-{XEN_VERSION}.{XEN_SUBVERSION}{XEN_EXTRAVERSION}  x86_64  debug=n  Not tainted ]----"
     yield "CPU:    0"
     yield f"RIP:    {registers.selector('cs'):04x}:[<{registers.rip:016x}>]"
-    masked = int(vcpu.upcall_masked)
-    yield f"RFLAGS: {registers.rflags:016x}   EM: {masked}   CONTEXT: pv guest ({vcpu})"
-    root = "guest_table" if vcpu.record["flags"] & TF_kernel_mode else "guest_table_user"
+    masked, kind = int(vcpu.upcall_masked), "hvm" if vcpu.domain.is_hvm else "pv"
+    yield f"RFLAGS: {registers.rflags:016x}   EM: {masked}   CONTEXT: {kind} guest ({vcpu})"
     values = {name: registers[number] for name, number in zip(NAMES, ENCODINGS, strict=True)}
-    values |= {f"cr{number}": ctrlreg.read_cr(vcpu, number) for number in (0, 4)}
-    values |= {"cr3": vcpu.record[root] * PAGE_SIZE, "cr2": ctrlreg.read_cr(vcpu, 2)}
+    values |= _control(vcpu, registers)
     yield from _lines(values)
     bases = (registers.base("fs"), registers.base("gs"), registers.word(state.KERNEL_GS_BASE))
     yield from _lines(dict(zip(("fsb", "gsb", "gss"), bases, strict=True)))
     yield "   ".join(f"{name}: {registers.selector(name):04x}" for name in ("ds", "es", "fs", "gs", "ss", "cs"))
-    yield f"Guest stack trace from rsp={registers[4]:016x}:"
-    yield from _stack(vcpu, registers[4])
+    if not vcpu.domain.is_hvm:
+        yield f"Guest stack trace from rsp={registers[4]:016x}:"
+        yield from _stack(vcpu, registers[4])
+
+
+def _control(vcpu: Vcpu, registers: Registers) -> dict[str, int]:
+    """The control registers, as the guest has them."""
+    if vcpu.domain.is_hvm:
+        return {name: registers.word(offset) for name, offset in CONTROL}
+    root = "guest_table" if vcpu.record["flags"] & TF_kernel_mode else "guest_table_user"
+    values = {f"cr{number}": ctrlreg.read_cr(vcpu, number) for number in (0, 4)}
+    return values | {"cr3": vcpu.record[root] * PAGE_SIZE, "cr2": ctrlreg.read_cr(vcpu, 2)}
 
 
 def _lines(values: dict[str, int]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from euxen.cpu.policy import has_feature
 from euxen.cpu.registers import Registers
 from euxen.hypervisor import traps
 from euxen.hypervisor.fault import Fault, Retry
-from euxen.hypervisor.mm import mmu
+from euxen.hypervisor.mm import mmuext
 from euxen.hypervisor.mm.page import ERESTART
 from euxen.hypervisor.records import VcpuRecord
 from euxen.hypervisor.vcpu import Vcpu
@@ -83,7 +83,7 @@ def write_cr(vcpu: Vcpu, registers: Registers, number: int, value: int) -> None:
         registers.set_word(state.CR2, value)
         ctypes.c_uint64.from_address(vcpu.record["vcpu_info"] + CR2).value = value
     elif number == 3:
-        error = mmu.new_guest_cr3(vcpu.block, xen_cr3_to_pfn(value))
+        error = mmuext.new_guest_cr3(vcpu.block, xen_cr3_to_pfn(value))
         if error == -ERESTART:
             raise Retry
         if error:

@@ -14,8 +14,8 @@ Nobody but its own pages keeps hold of a domain for longer than a hypercall take
 from __future__ import annotations
 
 from euxen.cpu.native.language import add64, call1, cas64, load64, native, store64, ult
+from euxen.cpu.native.spinlock import lock, unlock
 from euxen.hypervisor.records import DomainRecord, MachineRecord
-from euxen.hypervisor.spinlock import lock, unlock
 
 DOMAINS = 0x7FF0
 """DOMID_FIRST_RESERVED."""

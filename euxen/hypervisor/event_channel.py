@@ -15,6 +15,7 @@ from euxen.abi.errno import XEN_EACCES, XEN_EINVAL, XEN_ENOSYS
 from euxen.abi.event_channel import EVTCHN_FIFO_PRIORITY_MIN
 from euxen.abi.xen import VIRQ_DEBUG, VIRQ_TIMER, VIRQ_XENOPROF, VIRQ_XENPMU
 from euxen.cpu.native.language import add64, call2, cas64, copy, load64, native, store64, ult
+from euxen.cpu.native.spinlock import lock, lock_both, unlock, unlock_both
 from euxen.hypervisor import event_2l, event_fifo
 from euxen.hypervisor.records import (
     ECS_FREE,
@@ -29,7 +30,6 @@ from euxen.hypervisor.records import (
     VcpuRecord,
 )
 from euxen.hypervisor.sched import vcpu_of, vcpu_unblock
-from euxen.hypervisor.spinlock import lock, lock_both, unlock, unlock_both
 
 BUCKET_SHIFT = 6
 EVTCHNS_PER_BUCKET = 1 << BUCKET_SHIFT

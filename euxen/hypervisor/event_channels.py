@@ -26,6 +26,7 @@ from euxen.cpu.native.memory import Memory, Record
 from euxen.hypervisor import event_channel as native
 from euxen.hypervisor import xsm
 from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.event_2l import COMPAT_2L_NR_CHANNELS
 from euxen.hypervisor.event_channel import EVTCHNS_PER_BUCKET
 from euxen.hypervisor.event_fifo import MAX_OFFSET, EvtchnFifo, raise_saved, save_pending
 from euxen.hypervisor.records import (
@@ -104,7 +105,8 @@ class EventChannels:
     @property
     def limit(self) -> int:
         """How many ports there can be, with the limit of the domain and that of the ABI that it uses."""
-        ports = abi.EVTCHN_FIFO_NR_CHANNELS if self._fifo else abi.EVTCHN_2L_NR_CHANNELS
+        few = COMPAT_2L_NR_CHANNELS if self.domain.record["has_32bit_shinfo"] else abi.EVTCHN_2L_NR_CHANNELS
+        ports = abi.EVTCHN_FIFO_NR_CHANNELS if self._fifo else few
         return min(self._max_port + 1, ports)
 
     def _add_bucket(self) -> None:

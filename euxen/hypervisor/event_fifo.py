@@ -23,12 +23,13 @@ from euxen.abi.event_channel import (
     EVTCHN_FIFO_PRIORITY_DEFAULT,
     EvtchnFifoControlBlock,
 )
-from euxen.cpu.native.language import and32, cas32, load32, load64, native, or32, store32, store64, ult
+from euxen.cpu.native.language import and32, cas32, load32, load64, native, or32, signed, store32, store64, ult
 from euxen.cpu.native.memory import Memory, Record
+from euxen.cpu.native.spinlock import lock_both, unlock_both
 from euxen.hypervisor import event_2l
 from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.mm import p2m, pagetable
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm import pagetable
 from euxen.hypervisor.records import (
     PAGE_SIZE,
     DomainRecord,
@@ -38,8 +39,8 @@ from euxen.hypervisor.records import (
     EvtchnRecord,
     VcpuRecord,
 )
-from euxen.hypervisor.sched import check_pollers, mark_events_pending, vcpu_of
-from euxen.hypervisor.spinlock import lock_both, unlock_both
+from euxen.hypervisor.sched import check_pollers, vcpu_of
+from euxen.hypervisor.upcall import mark_events_pending
 
 if TYPE_CHECKING:
     from euxen.hypervisor.domain import Domain
@@ -246,10 +247,11 @@ class EvtchnFifo:
     def _map_guest_page(self, gfn: int) -> int:
         """Hold a page of the guest's, and return its host address (map_guest_page)."""
         machine = self._domain.machine
-        if pagetable.get_page_and_type_from_mfn(self._domain.record.address, gfn, pg.PGT_writable_page):
+        page = p2m.get_page_and_type_from_gfn(self._domain.record.address, signed(gfn), pg.PGT_writable_page)
+        if not page:
             raise XenError(XEN_EINVAL)
-        self._pages.append(pg.page_of(machine.record.address, gfn))
-        return machine.ram_address + gfn * PAGE_SIZE
+        self._pages.append(page)
+        return machine.ram_address + pg.frame_of(machine.record.address, page) * PAGE_SIZE
 
     def map_control_block(self, vcpu: Vcpu, gfn: int, offset: int) -> None:
         """Give a vCPU its control block, once. Raises XenError."""

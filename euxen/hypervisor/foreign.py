@@ -5,10 +5,11 @@ Source: get_pg_owner in xen/arch/x86/mm.c.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from euxen.abi.errno import XEN_ESRCH
+from euxen.abi.errno import XEN_EINVAL, XEN_ESRCH
 from euxen.abi.xen import DOMID_IO, DOMID_SELF
 from euxen.hypervisor import xsm
 from euxen.hypervisor.errors import XenError
@@ -18,7 +19,8 @@ from euxen.hypervisor.mm import l1
 if TYPE_CHECKING:
     from euxen.hypervisor.domain import Domain
 
-PRESENT, WRITABLE, USER = 0x001, 0x002, 0x004
+RIGHTS = 0x001 | 0x002 | 0x004
+"""Of an entry: present, writable, for user mode."""
 
 
 class PageOwner:
@@ -54,36 +56,74 @@ class ForeignMapping:
     A context manager, for those who need them for a moment.
     """
 
-    def __init__(self, caller: Domain, domid: int, frame: int, pages: int = 1) -> None:
-        """Map machine frames. Raises XenError."""
+    def __init__(self, caller: Domain, domid: int, frame: int, pages: int = 1, translate: bool = True) -> None:
+        """Map frames: of a PV domain machine frames, of another guest frames if they are to be translated.
+
+        Raises XenError.
+        """
         owner = PageOwner(caller, DOMID_SELF if domid == caller.domid else domid)
         check_mmu_update(caller, None, owner)
-        self._mapper = caller.record.address
-        self._registered = caller.foreign_mappings
-        self._entries: list[int] = []
+        self._mapper = caller
+        self._ram = caller.machine.ram
+        self.frames: list[int] = []
+        """The machine frames."""
         try:
             for number in range(frame, frame + pages):
-                entry = number * PAGE_SIZE | PRESENT | WRITABLE | USER
-                error = l1.get_page_from_l1e(entry, self._mapper, owner.record.address)
-                if error:
-                    raise XenError(-error)
-                self._entries.append(entry)
+                self._map(owner, _machine_frame(owner, number) if translate else number)
         except XenError:
             self.release()
             raise
-        self.frames = range(frame, frame + pages)
-        self._registered.append(self)
-        self.memory = caller.machine.ram[frame * PAGE_SIZE : (frame + pages) * PAGE_SIZE]
+        caller.foreign_mappings.append(self)
+
+    def _map(self, owner: PageOwner, mfn: int) -> None:
+        error = l1.get_page_from_l1e(mfn * PAGE_SIZE | RIGHTS, self._mapper.record.address, owner.record.address)
+        if error:
+            raise XenError(-error)
+        self.frames.append(mfn)
+
+    @property
+    def memory(self) -> memoryview:
+        """The pages, if their machine frames are in a row, as those of a PV domain are."""
+        (run,) = self._runs()
+        return self._ram[run.start * PAGE_SIZE : run.stop * PAGE_SIZE]
+
+    def _runs(self) -> Iterator[range]:
+        """The machine frames, as many at a time as are in a row."""
+        start = 0
+        for number in range(1, len(self.frames) + 1):
+            if number == len(self.frames) or self.frames[number] != self.frames[number - 1] + 1:
+                yield range(self.frames[start], self.frames[number - 1] + 1)
+                start = number
+
+    def write(self, data: bytes | memoryview, offset: int = 0) -> None:
+        """Copy into them, from so many bytes on."""
+        view = memoryview(data)
+        done = -offset
+        for run in self._runs():
+            start, end = max(done, 0), min(done + len(run) * PAGE_SIZE, len(view))
+            if start < end:
+                place = run.start * PAGE_SIZE + start - done
+                self._ram[place : place + end - start] = view[start:end]
+            done += len(run) * PAGE_SIZE
 
     def release(self) -> None:
         """Unmap them."""
-        if self in self._registered:
-            self._registered.remove(self)
-        while self._entries:
-            l1.put_page_from_l1e(self._entries.pop(), self._mapper)
+        if self in self._mapper.foreign_mappings:
+            self._mapper.foreign_mappings.remove(self)
+        while self.frames:
+            l1.put_page_from_l1e(self.frames.pop() * PAGE_SIZE | RIGHTS, self._mapper.record.address)
+        with self._mapper.machine.lock:
+            self._mapper.hypervisor.forget_gone()
 
     def __enter__(self) -> memoryview:
         return self.memory
 
     def __exit__(self, _kind: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
         self.release()
+
+
+def _machine_frame(owner: PageOwner, frame: int) -> int:
+    mfn = frame if owner.domain is None else owner.domain.mfn_of(frame)
+    if mfn is None:
+        raise XenError(XEN_EINVAL)
+    return mfn

@@ -49,6 +49,7 @@ class GrantedPages:
         handles, self._handles = self._handles, array("q")
         with self._domain.machine.lock:
             operations.unmap_handles(self._domain.record.address, handles.buffer_info()[0], len(handles))
+            self._domain.hypervisor.forget_gone()
         assert not any(handles), "what was mapped can be unmapped"
 
 

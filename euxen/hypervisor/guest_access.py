@@ -1,16 +1,26 @@
-"""Reading and writing a PV guest's memory by its own linear addresses.
+"""Reading and writing a guest's memory by its own linear addresses.
 
-Addresses are those of the guest's kernel, or of whatever runs when an instruction is emulated. None may lie
-in the part of the address space that is Xen's. A fault is never fatal to Xen: the caller gets -EFAULT.
-Source: xen/arch/x86/include/asm/uaccess.h.
+Addresses are those of the guest's kernel, or of whatever runs when an instruction is emulated. None of a PV guest's may
+lie in the part of the address space that is Xen's. What an HVM guest has mapped of others by grants is not its memory
+for this. A fault is never fatal to Xen: the caller gets -EFAULT.
+Source: xen/arch/x86/include/asm/uaccess.h; __hvm_copy in xen/arch/x86/hvm/hvm.c.
 """
 
 from __future__ import annotations
 
 from euxen.abi.errno import XEN_EFAULT
+from euxen.cpu import state
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import call3, copy, load8, load64, native, signed, store64, ult
-from euxen.hypervisor.records import TF_kernel_mode, VcpuRecord
+from euxen.cpu.native.language import call3, copy, load8, load32, load64, native, signed, store64, ult
+from euxen.hypervisor.records import (
+    PAGE_INFO_SHIFT,
+    PAGE_SHIFT,
+    DomainRecord,
+    MachineRecord,
+    PageInfo,
+    TF_kernel_mode,
+    VcpuRecord,
+)
 
 HYPERVISOR_VIRT_END = signed(0xFFFF_8800_0000_0000)
 PAGE_MASK = ~0xFFF
@@ -20,21 +30,36 @@ LOAD, STORE, OF_PROGRAM = 0, 1, 4
 
 @native
 def addr_ok(address: int) -> int:
-    """Whether a guest may name this address: canonical, and not in Xen's own area (__addr_ok)."""
+    """Whether a PV guest may name this address: canonical, and not in Xen's own area (__addr_ok)."""
     return 1 if ult(address, 1 << 47) or not ult(address, HYPERVISOR_VIRT_END) else 0
+
+
+@native
+def handle_okay(block: int, address: int) -> int:
+    """Whether a guest may name this address for an array (guest_handle_okay). An HVM guest may name any."""
+    return 1 if load64(block + CpuBlock.hvm) else addr_ok(address)
 
 
 @native
 def guest_host(block: int, address: int, access: int) -> int:
     """Where the guest's memory at ``address`` is in the host's, up to the end of the page; 0 for a fault."""
-    if not addr_ok(address):
+    if not load64(block + CpuBlock.hvm):
+        return call3(load64(block + CpuBlock.translate), block, address, access) if addr_ok(address) else 0
+    host = call3(load64(block + CpuBlock.translate), block, address, access)
+    if not host:
         return 0
-    return call3(load64(block + CpuBlock.translate), block, address, access)
+    domain = load64(load64(block + CpuBlock.vcpu) + VcpuRecord.domain)
+    frame_table = load64(load64(domain + DomainRecord.machine) + MachineRecord.frame_table)
+    page = frame_table + ((host - load64(block + CpuBlock.ram)) >> PAGE_SHIFT << PAGE_INFO_SHIFT)
+    return host if load64(page + PageInfo.owner) == domain else 0
 
 
 @native
 def current_space(block: int) -> int:
-    """OF_PROGRAM while one of the guest's programs runs: whose address space is current."""
+    """OF_PROGRAM while one of the guest's programs runs: whose address space is current, or with whose rights."""
+    if load64(block + CpuBlock.hvm):
+        cpl = load32(load64(block + CpuBlock.env) + state.HFLAGS) & state.HF_CPL
+        return OF_PROGRAM if cpl == 3 else 0
     flags = load64(load64(block + CpuBlock.vcpu) + VcpuRecord.flags)
     return 0 if flags & TF_kernel_mode else OF_PROGRAM
 

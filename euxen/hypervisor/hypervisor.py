@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
-from euxen.abi.arch_x86_xen import XEN_X86_EMU_ALL, XEN_X86_EMU_PIT, XEN_X86_MSR_RELAXED
+from euxen.abi.arch_x86_xen import XEN_X86_EMU_ALL, XEN_X86_EMU_LAPIC, XEN_X86_EMU_PIT, XEN_X86_MSR_RELAXED
 from euxen.abi.domctl import (
     XEN_DOMCTL_CDF_MAX,
     XEN_DOMCTL_CDF_hap,
@@ -23,8 +24,9 @@ from euxen.abi.xen import DOMID_FIRST_RESERVED, DOMID_IO, DOMID_XEN, NR_VIRQS, V
 from euxen.cpu.engine import Engine
 from euxen.cpu.native.language import load64, native
 from euxen.cpu.native.memory import Record
-from euxen.cpu.policy import Tsc, default_policy
+from euxen.cpu.policy import Tsc, default_hvm_policy, default_policy
 from euxen.hypervisor.caller import Caller, Kernel
+from euxen.hypervisor.destruction import complete_destroy, is_gone, kill
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.domain_list import enlist
 from euxen.hypervisor.errors import Continuation, XenError
@@ -34,7 +36,13 @@ from euxen.hypervisor.machine import Machine
 from euxen.hypervisor.records import DomainRecord, MachineRecord
 from euxen.hypervisor.vcpu import time_scale
 
-MakeEngine = Callable[[int, int], Engine]
+
+class MakeEngine(Protocol):
+    """Makes engines: for RAM at a host address, of so many frames, and for the kind of guest."""
+
+    def __call__(self, ram: int, frames: int, *, hvm: bool = False) -> Engine: ...
+
+
 DOM0_MAX_PAGES = (1 << 32) - 1
 MAX_VIRT_CPUS = 1
 """How many vCPUs a domain can have: nobody lets several of one take turns yet."""
@@ -48,13 +56,18 @@ def domain_gone(machine: int) -> int:
 
 
 def sanitise_domain_config(config: XenDomctlCreatedomain) -> None:
-    """Whether a domain can be created so, in a Xen for PV guests alone. Raises XenError."""
+    """Whether a domain can be created so, in a Xen without IOMMU and nested guests. Raises XenError.
+
+    sanitise_domain_config and arch_sanitise_domain_config.
+    """
     flags = config.flags
+    is_hvm = flags & XEN_DOMCTL_CDF_hvm
     wrong = (
         flags & ~(2 * XEN_DOMCTL_CDF_MAX - 1)
         or config.grant_opts & ~XEN_DOMCTL_GRANT_version_mask
         or config.max_vcpus < 1
-        or flags & (XEN_DOMCTL_CDF_hap | XEN_DOMCTL_CDF_iommu | XEN_DOMCTL_CDF_vpmu | XEN_DOMCTL_CDF_hvm)
+        or flags & (XEN_DOMCTL_CDF_iommu | XEN_DOMCTL_CDF_vpmu)
+        or (flags & XEN_DOMCTL_CDF_hap and not is_hvm)
         or config.iommu_opts
         or config.vmtrace_size
         or config.max_vcpus > MAX_VIRT_CPUS
@@ -63,6 +76,22 @@ def sanitise_domain_config(config: XenDomctlCreatedomain) -> None:
     )
     if wrong:
         raise XenError(XEN_EINVAL)
+
+
+def check_emulation(config: XenDomctlCreatedomain) -> None:
+    """Whether Xen has the devices that it shall emulate (emulation_flags_ok). Raises XenError.
+
+    An HVM guest with a board is not to be had, nor one whose p2m Xen would have to shadow.
+    """
+    emulation = config.arch.emulation_flags
+    if emulation & ~XEN_X86_EMU_ALL:
+        raise XenError(XEN_EINVAL)
+    if config.flags & XEN_DOMCTL_CDF_hvm:
+        possible = emulation == XEN_X86_EMU_LAPIC and config.flags & XEN_DOMCTL_CDF_hap
+    else:
+        possible = emulation in (0, XEN_X86_EMU_PIT)
+    if not possible:
+        raise XenError(XEN_EOPNOTSUPP)
 
 
 class Hypervisor:
@@ -76,6 +105,7 @@ class Hypervisor:
         self.make_engine = make_engine
         self._run = run
         self._domains: dict[int, Domain] = {}
+        self._dying: list[Domain] = []
         self._rover = 0
         self._managing = False
         """Whether somebody changes a domain and has to wait meanwhile (domctl_lock)."""
@@ -121,14 +151,15 @@ class Hypervisor:
 
     def forget_gone(self) -> None:
         """Free the dead domains whose pages nobody refers to any more."""
-        for domain in [domain for domain in self._domains.values() if domain.is_gone]:
+        for domain in [domain for domain in self._dying if is_gone(domain)]:
+            self._dying.remove(domain)
             del self._domains[domain.domid]
-            domain.complete_destroy()
+            complete_destroy(domain)
 
     def find(self, domid: int) -> Domain | None:
         """The domain with a number, dead or alive (rcu_lock_domain_by_id)."""
         domain = self._domains.get(domid)
-        if domain is not None and domain.is_gone:
+        if domain is not None and is_gone(domain):
             with self.machine.lock:
                 self.forget_gone()
             return self._domains.get(domid)
@@ -158,34 +189,54 @@ class Hypervisor:
         raise XenError(XEN_ENOMEM)
 
     def create(self, wanted: int, config: XenDomctlCreatedomain) -> Domain:
-        """A PV domain without memory and vCPUs, paused (domain_create). Raises XenError."""
+        """A domain without memory and vCPUs, paused (domain_create). Raises XenError."""
         self.forget_gone()
         domid = self.free_domid(wanted)
         sanitise_domain_config(config)
-        emulation = config.arch.emulation_flags
-        if emulation & ~XEN_X86_EMU_ALL:
-            raise XenError(XEN_EINVAL)
-        if emulation & ~XEN_X86_EMU_PIT:
-            raise XenError(XEN_EOPNOTSUPP)
+        check_emulation(config)
         if config.cpupool_id != CPUPOOL_0:
             raise XenError(XEN_ENODEV)
         machine = self.machine
-        domain = Domain(machine, domid, config)
-        domain.attach(self.make_engine(machine.ram_address, machine.frames))
+        try:
+            domain = self._make(domid, config)
+        except OSError as error:
+            raise XenError(XEN_ENOMEM) from error
         shift, multiplier = time_scale(machine.tsc_khz)
-        domain.set_cpuid(default_policy(Tsc(machine.tsc_khz, multiplier, shift), machine.frames - 1))
+        tsc = Tsc(machine.tsc_khz, multiplier, shift)
+        domain.set_cpuid(default_hvm_policy(tsc, domid) if domain.is_hvm else default_policy(tsc, machine.frames - 1))
         domain.controller_pause_count = domain.record["pause_count"] = 1
         self._insert(domain)
         return domain
 
+    def _make(self, domid: int, config: XenDomctlCreatedomain) -> Domain:
+        """A domain that has an engine. Raises XenError or OSError."""
+        hvm = bool(config.flags & XEN_DOMCTL_CDF_hvm)
+        engine = self.make_engine(self.machine.ram_address, self.machine.frames, hvm=hvm)
+        try:
+            domain = Domain(self.machine, domid, config)
+        except (XenError, OSError):
+            engine.close()
+            raise
+        domain.attach(engine)
+        return domain
+
     def kill(self, domain: Domain, preempt: Callable[[], bool] = lambda: False) -> bool:
-        """Destroy a domain; it is gone once nobody refers to its pages. False if it has to be called again."""
+        """Destroy a domain; it is gone once nobody refers to its pages. False if it has to be called again.
+
+        Raises XenError for Domain 0.
+        """
+        if domain is self.domain0:
+            raise XenError(XEN_EINVAL)  # this program goes on using what is mapped
         for virq in [virq for virq, handler in self._global_virq_handlers.items() if handler is domain]:
             self._set_handler(virq, self.domain0)
             self._former_handlers.append(domain)
-        done = domain.kill(preempt)
+        if domain not in self._dying:
+            self._dying.append(domain)
+        if not kill(domain, preempt):
+            return False
         self.forget_gone()
-        return done
+        self.machine.return_free_memory()
+        return True
 
     # Virtual interrupts that are for one domain.
 

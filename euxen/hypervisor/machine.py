@@ -15,7 +15,7 @@ from pathlib import Path
 from euxen.abi.domctl import XEN_SCHEDULER_NULL
 from euxen.abi.xen import DOMID_FIRST_RESERVED
 from euxen.cpu.native.memory import Memory, Record
-from euxen.hypervisor.clock import HostClock
+from euxen.hypervisor.clock import HostClock, now
 from euxen.hypervisor.console import XenConsole
 from euxen.hypervisor.mm import heap
 from euxen.hypervisor.mm import page as pg
@@ -27,6 +27,10 @@ SCHEDULER_ID = XEN_SCHEDULER_NULL
 """Each domain has a CPU of its own: a thread, which the host schedules."""
 MIN_MEMORY = 8 << 20
 DEFAULT_TSC_KHZ = 2_000_000
+FRAMES_AT_ONCE = 4096
+"""So many are given back to the host, which takes some ms, before others get their turn."""
+MOMENT = 0.0002
+"""In seconds: as long as it takes to wake somebody."""
 
 # Page-table entries of Xen's own tables: present, accessed, user-accessible; superpages carry PSE and D.
 XEN_TABLE = 0x025
@@ -85,6 +89,7 @@ class Machine:
         record["domain_list"] = self._domain_list.address
         record["write_windows"] = self._write_windows.address
         record["tsc_mul"] = (self.tsc_khz << 32) // 1_000_000
+        record["tsc_to_ns_mul"] = (1_000_000 << 32) // self.tsc_khz
         self.clock.install(record)
 
     def _make_m2p(self) -> None:
@@ -143,9 +148,11 @@ class Machine:
 
     def now(self) -> int:
         """System time, in ns since the machine was made."""
-        from euxen.hypervisor import time
+        return now(self.record.address)
 
-        return time.now(self.record.address)
+    def tsc_now(self) -> int:
+        """The time stamp counter of the machine."""
+        return self.now() * self.record["tsc_mul"] >> 32
 
     def allocate_run(self, order: int, domain: int = 0) -> int | None:
         """Take ``2 ** order`` frames in a row that belong to nobody; the first, or None if there are none.
@@ -160,15 +167,22 @@ class Machine:
         for number in range(count):
             self.m2p[first + number] = pfn + number & (1 << 64) - 1
 
+    def let_others(self) -> None:
+        """For who has the lock for long: give it to others for a moment, with all that it guards in order."""
+        with self.lock:
+            self.changed.wait(MOMENT)
+
     def return_free_memory(self) -> None:
-        """Give the host back what free frames take; nobody has to clear them then."""
+        """Give the host back what free frames take; nobody has to clear them then. Others get their turn meanwhile."""
         machine = self.record.address
         frame = heap.next_dirty(machine, 0)
         while frame != heap.NONE:
-            count = heap.take_dirty(machine, frame)
+            count = heap.take_dirty(machine, frame, FRAMES_AT_ONCE)
             if count:
                 self._ram.madvise(mmap.MADV_REMOVE, frame * PAGE_SIZE, count * PAGE_SIZE)
                 heap.give_cleared(machine, frame, count)
+            if count == FRAMES_AT_ONCE:
+                self.let_others()
             frame = heap.next_dirty(machine, frame + count)
 
     def alloc_xen_frame(self) -> int:

@@ -131,13 +131,13 @@ def _read(vcpu: Vcpu, registers: Registers, index: int) -> int:
     if base := base_of_msr(index):
         return registers.word(base)
     if index in MC_BANK_MSRS:
-        return _read_mc_bank(index)
+        return read_mc_bank(index)
     if index in READS:
         return READS[index](vcpu, registers)
     raise Fault
 
 
-def _read_mc_bank(index: int) -> int:
+def read_mc_bank(index: int) -> int:
     """No machine check was ever injected: only MCi_CTL of a bank that is there reads as other than zero."""
     bank, register = divmod(index - MSR_IA32_MC0_CTL, MC_REGISTERS_PER_BANK)
     return ALL_ONES if register == 0 and bank < GUEST_MC_BANKS else 0
@@ -170,18 +170,18 @@ def write_msr(vcpu: Vcpu, registers: Registers, index: int, value: int) -> None:
             raise Fault
         registers.set_word(base, value)
     elif index in MC_BANK_MSRS:
-        _write_mc_bank(index, value)
+        if not mc_bank_accepts(index, value):
+            raise Fault
     elif index in WRITES:
         WRITES[index](vcpu, registers, value)
     else:
         raise Fault
 
 
-def _write_mc_bank(index: int, value: int) -> None:
+def mc_bank_accepts(index: int, value: int) -> bool:
     """MCi_CTL is stuck at all ones; the others may only be cleared."""
     bank, register = divmod(index - MSR_IA32_MC0_CTL, MC_REGISTERS_PER_BANK)
-    if register and value and bank < GUEST_MC_BANKS:
-        raise Fault
+    return not register or not value or bank >= GUEST_MC_BANKS
 
 
 def _write_back(index: int) -> Write:

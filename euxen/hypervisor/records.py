@@ -47,6 +47,7 @@ class MachineRecord(Structure):
     clock: int = u64()  # function: (machine) -> ns of system time
     clock_start: int = u64()  # the host's clock when the machine was made
     tsc_mul: int = u64()  # TSC ticks = ns * tsc_mul >> 32
+    tsc_to_ns_mul: int = u64()  # ns = TSC ticks * tsc_to_ns_mul >> 32
     domain_list: int = u64()  # a DomainRecord for each domid, 0 for none
     domain_list_lock: int = u64()
     write_windows: int = u64()  # a word per frame, and
@@ -70,7 +71,14 @@ class DomainRecord(Structure):
     is_dying: int = u64()  # DOMDYING_*
     pause_count: int = u64()  # what keeps the domain from running: pauses, and having shut down
     grant_table: int = u64()  # GrantTableRecord
-    is_external: int = u64()  # its mappings are not in page tables that Xen checks: the built-in Domain 0's
+    is_external: int = u64()  # its mappings are not in page tables that Xen checks: HVM, and the built-in Domain 0
+    hvm: int = u64()  # HvmDomainRecord, 0 for a PV domain
+    p2m: int = u64()  # an entry per guest frame number (mm/p2m.py), 0 for a PV domain
+    p2m_groups: int = u64()  # a byte per P2M_GROUP of them: whether it has memory
+    p2m_pool: int = u64()  # how many groups can have memory, and
+    p2m_used: int = u64()  # how many have
+    p2m_max_gfn: int = u64()  # no frame above was ever mapped
+    has_32bit_shinfo: int = u64()  # shared_info is laid out as for a 32-bit guest
     is_privileged: int = u64()
     vm_assist: int = u64()
     old_guest_table: int = u64()  # PageInfo of a table with PGT_partial that has to be undone, 0 for none
@@ -168,6 +176,8 @@ class VcpuRecord(Structure):
     sleeper: int = u64()  # SleeperRecord of the thread that sleeps while this vCPU is blocked
     evtchn_fifo: int = u64()  # EvtchnFifoVcpu, where the domain has the FIFO ABI
     virq_to_evtchn: int = array(u64(), 24)
+    hvm: int = u64()  # HvmVcpuRecord, 0 for a PV vCPU
+    hcall_compat: int = u64()  # the hypercall that is made is a 32-bit guest's
     scratch: int = array(u64(), 32)
     word: int = u64()  # where guest_access keeps a number on its way
     continuation: int = array(u64(), 4)  # the arguments with which a preempted hypercall goes on

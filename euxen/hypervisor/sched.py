@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from euxen.abi.xen import VcpuInfo
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import add64, and64, call1, load8, load64, native, or8, or64, store8, store64, xchg64
+from euxen.cpu.native.language import add64, and64, call1, load8, load64, native, or64, store8, store64, xchg64
 from euxen.hypervisor import sleeper
+from euxen.hypervisor.hvm import lapic_state
 from euxen.hypervisor.records import DomainRecord, VcpuRecord, VPF_blocked
 
 ANY_PORT = -1
@@ -60,16 +61,10 @@ def vcpu_kick(vcpu: int) -> int:
 
 
 @native
-def mark_events_pending(vcpu: int) -> int:
-    """Tell a vCPU that some port of its is pending (vcpu_mark_events_pending)."""
-    if or8(load64(vcpu + VcpuRecord.vcpu_info) + VcpuInfo.evtchn_upcall_pending, 1) == 0:
-        vcpu_kick(vcpu)
-    return 0
-
-
-@native
 def events_need_delivery(vcpu: int) -> int:
     """Whether there is an event that the guest wants to be told of (local_events_need_delivery)."""
+    if load64(vcpu + VcpuRecord.hvm):
+        return lapic_state.local_events_need_delivery(vcpu)
     info = load64(vcpu + VcpuRecord.vcpu_info)
     return 1 if load8(info + VcpuInfo.evtchn_upcall_pending) and not load8(info + VcpuInfo.evtchn_upcall_mask) else 0
 

@@ -13,27 +13,18 @@ from euxen.cpu.block import CpuBlock
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.exits import request_exit
 from euxen.cpu.native.language import call1, load32, load64, mulshift, native, store64, xchg64
+from euxen.hypervisor.clock import NEVER as NEVER
+from euxen.hypervisor.clock import now as now
+from euxen.hypervisor.clock import now_for as now_for
 from euxen.hypervisor.event_channel import send_vcpu_virq
 from euxen.hypervisor.guest_access import copy_from_guest
+from euxen.hypervisor.hvm import vlapic_timer
 from euxen.hypervisor.records import DomainRecord, MachineRecord, VcpuRecord
 
 MILLISECS = 1_000_000
 EXIT_DEADLINE = int(ExitReason.DEADLINE)
 FAR_FUTURE = 1 << 50
 STIME_DELTA_MAX = (1 << 62) - 1
-NEVER = 0x7FFF_FFFF_FFFF_FFFF
-
-
-@native
-def now(machine: int) -> int:
-    """System time: ns since the machine was started (NOW)."""
-    return call1(load64(machine + MachineRecord.clock), machine)
-
-
-@native
-def now_for(vcpu: int) -> int:
-    """System time of the machine that a vCPU is on."""
-    return now(load64(load64(vcpu + VcpuRecord.domain) + DomainRecord.machine))
 
 
 @native
@@ -54,7 +45,7 @@ def next_timer(vcpu: int) -> int:
     period = load64(vcpu + VcpuRecord.periodic_period)
     if period:
         due = min(due, load64(vcpu + VcpuRecord.periodic_last) + period)
-    return due
+    return min(due, vlapic_timer.next_timer(vcpu))
 
 
 @native
@@ -65,8 +56,10 @@ def watchdog_deadline(vcpu: int) -> int:
 
 
 @native
-def run_singleshot_timer(vcpu: int) -> int:
-    """Raise VIRQ_TIMER if the one-shot timer of a vCPU is due, whether it runs or not."""
+def run_waking_timers(vcpu: int) -> int:
+    """Raise VIRQ_TIMER if a vCPU's one-shot timer is due, whether it runs or not, and the local APIC's interrupt."""
+    if load64(vcpu + VcpuRecord.hvm):
+        vlapic_timer.run_timer(vcpu)
     single = load64(vcpu + VcpuRecord.timer_deadline)
     if single and single <= now_for(vcpu):
         store64(vcpu + VcpuRecord.timer_deadline, 0)
@@ -77,7 +70,7 @@ def run_singleshot_timer(vcpu: int) -> int:
 @native
 def run_timers(vcpu: int) -> int:
     """Raise VIRQ_TIMER for every timer of the vCPU that runs: the periodic one stands still in others."""
-    run_singleshot_timer(vcpu)
+    run_waking_timers(vcpu)
     time = now_for(vcpu)
     period = load64(vcpu + VcpuRecord.periodic_period)
     if period:
@@ -129,7 +122,12 @@ def set_singleshot_timer(block: int, vcpu: int, argument: int) -> int:
     if copy_from_guest(block, request, argument, VcpuSetSingleshotTimer.size):
         return -XEN_EFAULT
     timeout = load64(request + VcpuSetSingleshotTimer.timeout_abs_ns)
-    flags = load32(request + VcpuSetSingleshotTimer.flags)
+    return start_singleshot_timer(block, vcpu, timeout, load32(request + VcpuSetSingleshotTimer.flags))
+
+
+@native
+def start_singleshot_timer(block: int, vcpu: int, timeout: int, flags: int) -> int:
+    """The same with what the guest's structure says."""
     # An unsigned number to whoever asks for the future, a signed one to the timer.
     if flags & VCPU_SSHOTTMR_future and timeout >= 0 and timeout < now_for(vcpu):
         return -XEN_ETIME

@@ -42,6 +42,7 @@ CRASH_BAD_IRET = 3
 CRASH_NO_USER_TABLE = 4
 CRASH_BAD_CALLBACK = 5
 CRASH_GRANTER_GONE = 6
+CRASH_P2M = 7
 
 DETAIL_EXCEPTION = 1 << 40
 """In CpuBlock.exit_detail with CRASH_NO_HANDLER: it was an exception, whose vector and error code are below."""

@@ -1,4 +1,4 @@
-"""Virtual CPUs of PV guests (struct vcpu): their state at rest, and setting it."""
+"""Virtual CPUs (struct vcpu): what is known of any, and the state at rest of a PV guest's."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from euxen.abi.arch_x86_xen import (
     VGCF_syscall_disables_events,
     xen_cr3_to_pfn,
 )
+from euxen.abi.compat import CompatVcpuInfo, CompatVcpuRunstateInfo
 from euxen.abi.errno import XEN_EINVAL, XEN_EOPNOTSUPP
 from euxen.abi.vcpu import XEN_RUNSTATE_UPDATE, RUNSTATE_offline, RUNSTATE_runnable, RUNSTATE_running, VcpuRunstateInfo
 from euxen.abi.xen import SharedInfo, VcpuInfo, VcpuTimeInfo, VMASST_TYPE_runstate_update_flag
+from euxen.cpu.native.language import signed
 from euxen.cpu.native.memory import Memory, Record
 from euxen.cpu.state import IOPL
-from euxen.hypervisor import descriptors, guest_access, guest_context, sched, time
+from euxen.hypervisor import descriptors, guest_access, guest_context, sched, time, upcall
+from euxen.hypervisor.caller import BUFFER_SHIFT, Lender
 from euxen.hypervisor.errors import GuestFault, XenError
+from euxen.hypervisor.hvm.vcpu import HvmVcpu
+from euxen.hypervisor.mm import p2m, pagetable, xen_slots
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm import pagetable, xen_slots
 from euxen.hypervisor.records import TRAP_ENTRY_SIZE, TF_kernel_mode, VcpuRecord
 from euxen.hypervisor.sleeper import Sleeper
 
@@ -60,6 +64,12 @@ class Vcpu:
         record["runstate"] = RUNSTATE_offline
         record["slice_end"] = NEVER
         record["periodic_period"] = DEFAULT_PERIOD
+        self.xlat = Lender()
+        """Where arguments of 32-bit guests are while they have the form that 64-bit guests give them."""
+        self.hvm = HvmVcpu(self) if domain.is_hvm else None
+        """What it has as an HVM domain's."""
+        if self.hvm is not None:
+            record["flags"], record["periodic_period"] = TF_kernel_mode, 0
         self.update_time()
 
     def __repr__(self) -> str:
@@ -68,23 +78,30 @@ class Vcpu:
     def update_time(self) -> None:
         """Write the time record: how system time follows from the time stamp counter."""
         shift, multiplier = time_scale(self.domain.machine.tsc_khz)
-        info = VcpuTimeInfo(version=2, tsc_to_system_mul=multiplier, tsc_shift=shift)
+        offset = self.hvm.record["tsc_offset"] if self.hvm is not None else 0
+        info = VcpuTimeInfo(version=2, tsc_timestamp=offset, tsc_to_system_mul=multiplier, tsc_shift=shift)
         data = bytes(info)
         ctypes.memmove(self.record["vcpu_info"] + TIME, data, len(data))
 
     def set_context(self, context: VcpuGuestContext) -> None:
         """Give the vCPU its first state (arch_set_info_guest). Raises XenError, with nothing changed.
 
-        Takes references to the page tables and the GDT that the context names.
+        Takes references to the page tables and the GDT that the context of a PV guest's names.
         """
+        if self.hvm is not None:
+            self.hvm.set_context(context)
+            return
         if self.is_initialised:
             raise XenError(XEN_EOPNOTSUPP)
+        if self.domain.is_dying:
+            # What it referred to would never be let go of.
+            raise XenError(XEN_EINVAL)
         guest_context.check(context)
         self.domain.record["vm_assist"] |= context.vm_assist
         try:
-            self._refer(context)
+            self._take_pagetables(context)
         except XenError:
-            self.release()
+            self._destroy_pagetables()
             raise
         record = self.record
         self._set_traps(context)
@@ -105,9 +122,10 @@ class Vcpu:
         if context.flags & VGCF_online:
             self.bring_up()
 
-    def _refer(self, context: VcpuGuestContext) -> None:
-        """Take references to a context's page tables and GDT. Raises XenError, perhaps with some taken."""
-        domain, record = self.domain.record.address, self.record
+    def _take_pagetables(self, context: VcpuGuestContext) -> None:
+        """Take references to what a context names. Raises XenError, with some of them taken."""
+        domain = self.domain.record.address
+        record = self.record
         frames = Memory(16 * 8)
         for number, frame in enumerate(context.gdt_frames):
             frames.words()[number] = frame
@@ -122,16 +140,14 @@ class Vcpu:
             record["guest_table_user"] = user_root
 
     def reset(self) -> None:
-        """Be as it was at first (arch_vcpu_reset). The vCPU does not run."""
-        self.forget()
+        """Forget the state (arch_vcpu_reset). The vCPU does not run."""
+        self._destroy_pagetables()
         self.clear_traps()
-        for field in ("pause_flags", "nmi_pending", "poll_evtchn", "poll_deadline", "timer_deadline"):
+        if self.hvm is not None:
+            self.hvm.reset()
+        sched.end_poll(self.record.address)
+        for field in ("nmi_pending", "poll_deadline", "timer_deadline"):
             self.record[field] = 0
-
-    def forget(self) -> None:
-        """Give up what the state refers to, and have none."""
-        self.release()
-        self.is_initialised, self.context = False, None
 
     @staticmethod
     def _check(error: int) -> None:
@@ -185,7 +201,8 @@ class Vcpu:
     def wake_time(self) -> int:
         """System time at which a blocked vCPU has to be looked at again. Its periodic timer wakes nobody."""
         poll_deadline = self.record["poll_deadline"] if self.record["polling"] else 0
-        deadlines = (self.record["timer_deadline"], poll_deadline, self.domain.record["watchdog_deadline"])
+        apic = self.hvm.record["timer_deadline"] if self.hvm is not None else 0
+        deadlines = (self.record["timer_deadline"], apic, poll_deadline, self.domain.record["watchdog_deadline"])
         return min((deadline for deadline in deadlines if deadline), default=NEVER)
 
     def set_runstate(self, new: int) -> None:
@@ -218,8 +235,10 @@ class Vcpu:
         area = self.record["runstate_area"]
         if not area:
             return
-        info = self.runstate_info()
-        entry = VcpuRunstateInfo.offsets["state_entry_time"]
+        layout = CompatVcpuRunstateInfo if self.domain.record["has_32bit_shinfo"] else VcpuRunstateInfo
+        native = self.runstate_info()
+        info = layout(state=native.state, state_entry_time=native.state_entry_time, time=native.time)
+        entry = layout.offsets["state_entry_time"]
         with contextlib.suppress(GuestFault):
             if self.domain.record["vm_assist"] >> VMASST_TYPE_runstate_update_flag & 1:
                 flagged = (info.state_entry_time | XEN_RUNSTATE_UPDATE).to_bytes(8, "little")
@@ -238,22 +257,30 @@ class Vcpu:
                 self.write(self.record["time_area"], info)
 
     def move_vcpu_info(self, frame: int, offset: int) -> None:
-        """Keep this vCPU's vcpu_info in the guest's own memory from now on (map_vcpu_info). Once."""
-        if offset > PAGE_SIZE - VcpuInfo.size or offset & 7:
+        """Keep this vCPU's vcpu_info in the guest's own memory from now on (map_vcpu_info). Once.
+
+        ``frame`` is a guest frame of an HVM domain.
+        """
+        aligned_to = 4 if self.domain.record["has_32bit_shinfo"] else 8
+        if offset > PAGE_SIZE - VcpuInfo.size or offset % aligned_to:
             raise XenError(XEN_EINVAL)
         if self._info_page:
             raise XenError(XEN_EINVAL)
         machine, domain = self.domain.machine, self.domain.record.address
-        error = pagetable.get_page_and_type_from_mfn(domain, frame, pg.PGT_writable_page)
-        if error:
+        self._info_page = p2m.get_page_and_type_from_gfn(domain, signed(frame), pg.PGT_writable_page)
+        if not self._info_page:
             raise XenError(XEN_EINVAL)
-        self._info_page = pg.page_of(machine.record.address, frame)
-        new = machine.ram_address + frame * PAGE_SIZE + offset
+        new = machine.ram_address + pg.frame_of(machine.record.address, self._info_page) * PAGE_SIZE + offset
         ctypes.memmove(new, self.record["vcpu_info"], VcpuInfo.size)
         self.record["vcpu_info"] = new
         # Whatever was pending in the old place may not have been seen: let the guest look at everything.
         ctypes.c_uint8.from_address(new + VcpuInfo.evtchn_upcall_pending).value = 1
-        ctypes.c_uint64.from_address(new + VcpuInfo.evtchn_pending_sel).value = (1 << 64) - 1
+        if self.domain.record["has_32bit_shinfo"]:
+            ctypes.c_uint32.from_address(new + CompatVcpuInfo.evtchn_pending_sel).value = (1 << 32) - 1
+        else:
+            ctypes.c_uint64.from_address(new + VcpuInfo.evtchn_pending_sel).value = (1 << 64) - 1
+        if self.hvm is not None:
+            upcall.assert_evtchn_irq(self.record.address)
 
     def set_debug_register(self, number: int, value: int) -> None:
         """Set DR0 to DR3, DR6 or DR7, for now and for whenever the vCPU runs."""
@@ -277,19 +304,24 @@ class Vcpu:
         """The frames of the guest's memory in which Xen has something of this vCPU's."""
         return [pg.frame_of(self.domain.machine.record.address, self._info_page)] if self._info_page else []
 
-    def release(self) -> None:
-        """Give up what the vCPU refers to: page tables and GDT."""
+    def _destroy_pagetables(self) -> None:
+        """Give up page tables and GDT, and with them the state (vcpu_destroy_pagetables)."""
         descriptors.destroy_gdt(self.record.address)
-        if self._info_page:
-            self.record["vcpu_info"] = self.domain.record["shared_info"]
-            pagetable.put_page_and_type(self._info_page)
-            self._info_page = 0
         for field in ("guest_table", "guest_table_user"):
             frame = self.record[field]
             self.record[field] = 0
             if frame:
                 pagetable.put_page_and_type(pg.page_of(self.domain.machine.record.address, frame))
         self.record["online"] = 0
+        self.is_initialised, self.context = False, None
+
+    def release(self) -> None:
+        """Give up all that the vCPU refers to. Nobody sends to its domain any more."""
+        self._destroy_pagetables()
+        if self._info_page:
+            self.record["vcpu_info"] = self.domain.record["shared_info"]
+            pagetable.put_page_and_type(self._info_page)
+            self._info_page = 0
 
     @property
     def continuation(self) -> tuple[int, ...]:
@@ -304,8 +336,17 @@ class Vcpu:
         """The address of the CpuBlock of the engine that runs this vCPU."""
         return self.domain.record["block"]
 
+    def handle_okay(self, address: int) -> bool:
+        """Whether an array of the guest's may begin there at all (guest_handle_okay)."""
+        return bool(guest_access.handle_okay(self.block, signed(address)))
+
+    def _is_xlat(self, address: int) -> bool:
+        return bool(self.record["hcall_compat"]) and address >> BUFFER_SHIFT != 0
+
     def read(self, address: int, size: int) -> bytes:
         """Copy ``size`` bytes of the guest's memory. Raises GuestFault."""
+        if self._is_xlat(address):
+            return self.xlat.read(address, size)
         buffer = ctypes.create_string_buffer(size)
         if guest_access.copy_from_guest(self.block, ctypes.addressof(buffer), address, size):
             raise GuestFault
@@ -328,6 +369,9 @@ class Vcpu:
 
     def write(self, address: int, data: bytes) -> None:
         """Copy ``data`` into the guest's memory. Raises GuestFault."""
+        if self._is_xlat(address):
+            self.xlat.write(address, data)
+            return
         buffer = ctypes.create_string_buffer(data, len(data))
         if guest_access.copy_to_guest(self.block, address, ctypes.addressof(buffer), len(data)):
             raise GuestFault

@@ -1,90 +1,30 @@
-"""Creating and destroying a domain, as libxl does: memory and vCPUs, xenstore nodes, daemons.
-
-The nodes are those of xenstore-paths(7) that a domain without devices has.
-"""
+"""Creating and destroying a domain, as libxl does: memory and vCPUs, xenstore nodes, daemons."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from uuid import UUID, uuid4
 
+from euxen.abi.arch_x86_xen import XEN_X86_EMU_LAPIC
+from euxen.abi.domctl import XEN_DOMCTL_CDF_hap, XEN_DOMCTL_CDF_hvm
+from euxen.abi.hvm_params import HVM_PARAM_TIMER_MODE, HVMPTM_no_delay_for_missed_ticks
 from euxen.dom0.console.ring import ConsoleRing
-from euxen.dom0.xenstore_client import XenStoreRefused
-from euxen.hypervisor.control import DEFAULT_GRANT_LIMITS, DEFAULT_MAX_EVTCHN_PORT, GrantLimits
+from euxen.dom0.xenstore_client import XenStoreClient, XenStoreRefused
+from euxen.hypervisor.control import Control
 from euxen.hypervisor.errors import XenError
-from euxen.toolstack.builder.pv import PvBuilder, Rings
-from euxen.toolstack.config.model import DomainConfig
+from euxen.toolstack.builder.common import BuiltDomain, Rings
+from euxen.toolstack.builder.pv import PvBuilder
+from euxen.toolstack.builder.pvh import PvhBuilder
 from euxen.toolstack.errors import UserError
-from euxen.toolstack.files import read_file
-from euxen.toolstack.kernel.image import KernelImage, read_kernel
+from euxen.toolstack.kernel.layout import GuestKind
 from euxen.toolstack.machine import Host
+from euxen.toolstack.nodes import Node, domain_nodes, home_of, libxl_home_of
+from euxen.toolstack.request import Request
 
 PAGE_SHIFT = 12
-CONSOLE_LIMIT = 1 << 20
+MIB = 1 << 20
 NEEDED_EVENT_CHANNELS = 2
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a domain is made of."""
-
-    name: str
-    image: KernelImage
-    ramdisk: bytes
-    command_line: str
-    memory: int
-    """What it has, in bytes."""
-    uuid: UUID
-    max_memory: int = 0
-    """What it can ever have, in bytes; 0 is what it has."""
-    max_event_channels: int = DEFAULT_MAX_EVTCHN_PORT
-    grant_limits: GrantLimits = DEFAULT_GRANT_LIMITS
-
-    @property
-    def most_memory(self) -> int:
-        """What it can ever have, in bytes."""
-        return max(self.memory, self.max_memory)
-
-
-def request_for(config: DomainConfig) -> Request:
-    """Read what a PV domain is made of. Raises UserError for files and limits that cannot be used."""
-    assert config.kernel is not None  # there are no boot loaders
-    image = read_kernel(config.kernel)
-    image.layout(config.type)  # says why, where the kernel cannot be such a guest
-    memory, ramdisk = config.memory << 20, b""
-    if config.ramdisk is not None:
-        too_large = f"more than the domain's memory, {config.memory} MiB; give it more"
-        ramdisk = read_file(config.ramdisk, "a RAM disk", memory, too_large)
-    uuid = config.uuid or uuid4()
-    return Request(
-        config.name,
-        image,
-        ramdisk,
-        config.cmdline,
-        memory,
-        uuid,
-        config.maxmem << 20,
-        config.max_event_channels,
-        grant_limits(config),
-    )
-
-
-def grant_limits(config: DomainConfig) -> GrantLimits:
-    """How much the domain may lend and borrow. Raises UserError for what Xen refuses."""
-    default = DEFAULT_GRANT_LIMITS
-    frames, tracked, version = config.max_grant_frames, config.max_maptrack_frames, config.max_grant_version
-    limits = GrantLimits(
-        default.max_grant_frames if frames is None else frames,
-        default.max_maptrack_frames if tracked is None else tracked,
-        default.max_version if version is None else version,
-    )
-    if not 1 <= limits.max_version <= default.max_version:
-        raise UserError(f"max_grant_version={version} is no version of grant tables; it has to be 1 or 2")
-    if frames == 0:
-        raise UserError("a grant table has at least one frame: max_grant_frames=0 is too few")
-    return limits
 
 
 @dataclass(frozen=True)
@@ -96,31 +36,34 @@ class RunningDomain:
 
 
 def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDomain:
-    """Create a PV domain, paused; ``wake`` is called, in any thread, when it may have written to its console.
+    """Create a domain, paused; ``wake`` is called, in any thread, when it may have written to its console.
 
     Raises UserError, with nothing left behind.
     """
     control = host.control
-    pages, max_pages = request.memory >> PAGE_SHIFT, request.most_memory >> PAGE_SHIFT
     if request.max_event_channels < NEEDED_EVENT_CHANNELS:
         raise UserError(
             f"{request.name} is to have {request.max_event_channels} event channel at most (max_event_channels); "
             f"xenstore and its console need {NEEDED_EVENT_CHANNELS}"
         )
+    is_pvh = request.kind is GuestKind.PVH
     try:
         domid = control.create_domain(
-            max_pages,
+            request.allowed_memory >> PAGE_SHIFT,
+            max_vcpus=request.max_vcpus,
             max_evtchn_port=request.max_event_channels,
             handle=request.uuid.bytes,
             grant_limits=request.grant_limits,
+            flags=XEN_DOMCTL_CDF_hvm | XEN_DOMCTL_CDF_hap if is_pvh else 0,
+            emulation_flags=XEN_X86_EMU_LAPIC if is_pvh else 0,
         )
     except XenError as error:
         raise UserError(f"Xen cannot make the domain ({error}); ask for less memory or smaller tables") from error
     try:
         rings = Rings(xenstore_port=control.alloc_unbound(domid, 0), console_port=control.alloc_unbound(domid, 0))
-        builder = PvBuilder(control, domid, request.image, pages, max_pages)
-        built = builder.build(request.ramdisk, request.command_line, rings)
-        _write_nodes(host, domid, request, built.console_frame, built.xenstore_frame, rings)
+        built = (_build_pvh if is_pvh else _build_pv)(control, domid, request, rings)
+        for node in domain_nodes(request, domid, built, rings, host.started):
+            _make(host.services.xenstore, node)
         host.services.xenstore.introduce(domid, built.xenstore_frame, rings.xenstore_port)
         console = host.services.attach_console(domid, rings.console_port, wake)
     except BaseException:
@@ -129,52 +72,37 @@ def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDom
     return RunningDomain(domid, console)
 
 
-def _write_nodes(host: Host, domid: int, request: Request, console: int, xenstore: int, rings: Rings) -> None:
-    store = host.services.xenstore
-    home, vm = f"/local/domain/{domid}", f"/vm/{request.uuid}"
-    guest_may_read = ("n0", f"r{domid}")
-    store.mkdir(home)
-    store.set_permissions(home, *guest_may_read)
-    store.write_all(vm, {"name": request.name, "uuid": str(request.uuid), "start_time": f"{host.started:.2f}"})
-    store.write_all(
-        home,
-        {
-            "vm": vm,
-            "name": request.name,
-            "domid": str(domid),
-            "cpu/0/availability": "online",
-            "memory/static-max": str(request.most_memory >> 10),
-            "memory/target": str(request.memory >> 10),
-            "memory/videoram": "0",
-            "device/suspend/event-channel": "",
-            "control/platform-feature-multiprocessor-suspend": "1",
-            "control/platform-feature-xs_reset_watches": "1",
-            "store/ring-ref": str(xenstore),
-            "store/port": str(rings.xenstore_port),
-            "console/backend-id": "0",
-            "console/limit": str(CONSOLE_LIMIT),
-            "console/output": "pty",
-            "console/port": str(rings.console_port),
-            "console/ring-ref": str(console),
-            "console/type": "xenconsoled",
-        },
-    )
-    # What the guest itself writes.
-    for name in ("control/shutdown", "control/feature-poweroff", "control/feature-reboot", "control/feature-suspend"):
-        store.write(f"{home}/{name}", "")
-        store.set_permissions(f"{home}/{name}", f"n{domid}")
-    for name in ("control/sysrq", "data", "drivers", "feature", "attr", "error", "device/suspend/event-channel"):
-        store.write(f"{home}/{name}", "")
-        store.set_permissions(f"{home}/{name}", f"n{domid}")
+def _build_pv(control: Control, domid: int, request: Request, rings: Rings) -> BuiltDomain:
+    pages, max_pages = request.memory >> PAGE_SHIFT, request.most_memory >> PAGE_SHIFT
+    builder = PvBuilder(control, domid, request.image, pages, max_pages)
+    return builder.build(request.ramdisk, request.command_line, rings)
+
+
+def _build_pvh(control: Control, domid: int, request: Request, rings: Rings) -> BuiltDomain:
+    """It has all the memory that it can ever have, and gives back what is above its target: there is no other way."""
+    control.set_hvm_param(domid, HVM_PARAM_TIMER_MODE, HVMPTM_no_delay_for_missed_ticks)
+    control.set_paging_mempool_size(domid, paging_memory(request))
+    builder = PvhBuilder(control, domid, request.image, request.most_memory >> PAGE_SHIFT, request.online)
+    return builder.build(request.ramdisk, request.command_line, rings)
+
+
+def paging_memory(request: Request) -> int:
+    """What Xen may use for the p2m of a PVH domain, in bytes (libxl__get_required_paging_memory)."""
+    return request.max_vcpus * MIB + (request.most_memory // MIB << PAGE_SHIFT)
+
+
+def _make(store: XenStoreClient, node: Node) -> None:
+    store.write(node.path, node.value)
+    if node.permissions:
+        store.set_permissions(node.path, *node.permissions)
 
 
 def destroy(host: Host, domid: int) -> None:
-    """Destroy a domain and forget it (xl destroy)."""
-    store = host.services.xenstore
-    host.services.detach_console(domid)
-    host.services.domain_gone(domid)
-    home = f"/local/domain/{domid}"
-    with contextlib.suppress(XenStoreRefused):  # one that could not be built has no nodes yet
-        store.remove(store.read(f"{home}/vm"))
-        store.remove(home)
+    """Destroy a domain and forget it (xl destroy). The daemons have let go of it when this returns."""
     host.control.destroy_domain(domid)
+    host.services.domain_events.tell()
+    store = host.services.xenstore
+    with contextlib.suppress(XenStoreRefused):  # one that could not be built has no nodes yet
+        store.remove(store.read(f"{home_of(domid)}/vm"))
+        store.remove(home_of(domid))
+        store.remove(libxl_home_of(domid))

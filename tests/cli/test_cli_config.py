@@ -92,7 +92,7 @@ def test_warnings_come_with_their_places(tmp_path: Path) -> None:
         ({"memory": "much"}, "guest.cfg:3: "),
         ({"memory": 0}, "guest.cfg:3: "),
         ({"type": "hvm"}, 'type="hvm" is refused: euxen has no HVM guests yet'),
-        ({"type": "pvh"}, "guest is to be a PVH guest; euxen runs only type"),
+        ({"type": "pvh"}, "cannot be a PVH guest: no XEN_ELFNOTE_PHYS32_ENTRY: built without CONFIG_PVH; use type = "),
         ({"name": ""}, "Domain name must be specified."),
         ({"name": "\x1b[31m"}, "is no name for a domain"),
         ({"kernel": "/no/such"}, "/no/such cannot be read (No such file or directory)"),
@@ -137,7 +137,9 @@ def test_what_is_no_file(name: str) -> None:
     assert refusal(name).endswith("; give the path of a configuration file")
 
 
-@pytest.mark.parametrize("option", ["--kernel=k", "--ramdisk=r", "--extra=e", "--root=r", "--memory=1", "--name=n"])
+@pytest.mark.parametrize(
+    "option", ["--kernel=k", "--ramdisk=r", "--extra=e", "--root=r", "--type=pv", "--memory=1", "--name=n"]
+)
 def test_options_beside_a_configuration(option: str, tmp_path: Path) -> None:
     told = refusal(config(tmp_path), option, status=2)
     assert told.startswith(f"argument {option.partition('=')[0]}: not allowed with CONFIG; say ")

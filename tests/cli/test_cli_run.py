@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tiny
 from terminal import EUXEN, PATIENCE, run
-from toolstack.kernel.elf_writer import HYPERCALL_PAGE, Elf, Load, bzimage, note, pv_notes
+from toolstack.kernel.elf_writer import HYPERCALL_PAGE, PHYS32_ENTRY, Elf, Load, bzimage, note, pv_notes
 
 from euxen.abi import sched
 from euxen.toolstack.debian import DebianGuest
@@ -119,6 +119,32 @@ KERNELS: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
+PVH_KERNELS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "no entry": (lambda: Elf(notes=pv_notes()).build(), "no XEN_ELFNOTE_PHYS32_ENTRY: built without CONFIG_PVH"),
+    "an entry outside": (
+        lambda: Elf(notes=note(PHYS32_ENTRY, 0x300000)).build(),
+        "entry 0x300000 outside the kernel, 0x100000 to 0x100040",
+    ),
+    "no page": (
+        lambda: Elf(loads=[Load(0x100010)], notes=note(PHYS32_ENTRY, 0x100010)).build(),
+        "start of the kernel 0x100010 not page-aligned",
+    ),
+    "too large": (
+        lambda: Elf(loads=[Load(memsz=1 << 30)], notes=note(PHYS32_ENTRY, 0x100000)).build(),
+        "64 MiB is too little memory: the kernel would end at 1025 MiB; give the domain more",
+    ),
+    "behind its memory": (
+        lambda: Elf(loads=[Load(0x8000000)], notes=note(PHYS32_ENTRY, 0x8000000)).build(),
+        "64 MiB is too little memory: the space below the kernel would end at 128 MiB",
+    ),
+    "above 4 GiB": (
+        lambda: Elf(loads=[Load(0xFFFFF000, memsz=0x1001)], notes=note(PHYS32_ENTRY, 0xFFFFF000)).build(),
+        "above 4 GiB, where its 32-bit entry cannot reach",
+    ),
+    "without notes": (lambda: Elf().build(), "cannot be a PVH guest: no Xen ELF notes"),
+}
+
+
 def _payload(image: bytes) -> bytes:
     return gzip.compress(image)
 
@@ -205,6 +231,76 @@ class TestRamdisks:
         )
         assert done.returncode == 4
         assert list(workplace.iterdir()) == []
+
+
+NEEDS_MUCH_MEMORY = pytest.mark.skipif(
+    os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 5 << 30, reason="this host has less than 5 GiB"
+)
+
+
+class TestPvh:
+    """As what a PVH guest ends, and which cannot be one."""
+
+    @pytest.mark.parametrize(
+        ("reason", "status", "told"),
+        [
+            (sched.SHUTDOWN_poweroff, 0, ""),
+            (sched.SHUTDOWN_reboot, 3, "euxen: guest asked for a reboot.\n"),
+            (sched.SHUTDOWN_suspend, 5, "euxen: guest suspended itself, and was destroyed.\n"),
+            (sched.SHUTDOWN_crash, 4, "euxen: guest gave up and reported a crash; "),
+        ],
+    )
+    def test_what_the_guest_says(self, reason: int, status: int, told: str, tmp_path: Path) -> None:
+        kernel = tiny.pvh_kernel(tmp_path / "guest", tiny.PVH_SHUTDOWN.format(reason=reason))
+        done = run("run", "--type", "pvh", "--kernel", kernel, "--memory", "16")
+        assert done.stderr.decode().startswith(told)
+        assert (done.returncode, done.stdout) == (status, b"")
+        assert done.stderr.count(b"\n") == (1 if told else 0)
+
+    def test_a_triple_fault(self, tmp_path: Path) -> None:
+        """Real machines start again then, and so does a domain, if nobody has told Xen otherwise."""
+        kernel = tiny.pvh_kernel(tmp_path / "guest", tiny.PVH_TRIPLE_FAULT)
+        done = run("run", "--type", "pvh", "--kernel", kernel, "--memory", "16", "--log")
+        assert done.returncode == 3
+        assert b"Triple fault" in done.stderr
+        assert done.stderr.endswith(b"euxen: guest asked for a reboot.\n")
+
+    @pytest.mark.parametrize("code", [tiny.SPIN, tiny.PVH_BLOCK])
+    def test_timeout(self, code: str, tmp_path: Path) -> None:
+        kernel = tiny.pvh_kernel(tmp_path / "guest", code)
+        done = run("run", "--type", "pvh", "--kernel", kernel, "--memory", "16", "--timeout", "0.5")
+        assert (done.returncode, done.stderr) == (124, b"euxen: guest was destroyed after 0.5 s.\n")
+
+    @pytest.mark.parametrize("most", [64, pytest.param(4200, marks=NEEDS_MUCH_MEMORY)])
+    def test_a_configuration(self, most: int, tmp_path: Path) -> None:
+        """With more memory later than at the start, and some of it above 4 GiB."""
+        kernel = tiny.pvh_kernel(tmp_path / "guest", tiny.PVH_SHUTDOWN.format(reason=sched.SHUTDOWN_poweroff))
+        (tmp_path / "cfg").write_text(f'name="guest"\ntype="pvh"\nkernel="{kernel}"\nmemory=16\nmaxmem={most}\n')
+        done = run("run", tmp_path / "cfg")
+        assert (done.returncode, done.stderr) == (0, b"")
+
+    def test_nobody_guesses_the_kind(self, grub_xen: dict[str, Path]) -> None:
+        """A kernel that can be nothing but a PVH guest has to be called so, as xl would have it."""
+        told = refusal("--kernel", grub_xen["i386-xen_pvh"])
+        assert told.endswith('; use type = "pvh", or --type pvh')
+        assert refusal("--type", "pvh", "--kernel", grub_xen["x86_64-xen"]).endswith("or --type pv")
+
+    @pytest.mark.parametrize("kind", ["hvm", "PVH", "", "pv "])
+    def test_what_is_no_kind(self, kind: str) -> None:
+        told = refusal(f"--type={kind}", "--kernel", "x", status=2)
+        assert told.startswith(f"argument --type: {kind!r} is no kind of guest that there is; it has to be pv or pvh")
+
+    @pytest.mark.parametrize("kernel", PVH_KERNELS)
+    def test_kernels(self, kernel: str, tmp_path: Path) -> None:
+        content, told = PVH_KERNELS[kernel]
+        (tmp_path / "kernel").write_bytes(content())
+        assert told in refusal("--type", "pvh", "--kernel", tmp_path / "kernel", "--memory", "64")
+
+    def test_a_ram_disk_without_room(self, tmp_path: Path) -> None:
+        kernel = tiny.pvh_kernel(tmp_path / "guest", tiny.SPIN)
+        (tmp_path / "ramdisk").write_bytes(bytes(15 << 20))
+        told = refusal("--type=pvh", "--kernel", kernel, "--memory=16", "--ramdisk", tmp_path / "ramdisk")
+        assert told == "16 MiB is too little memory: the ramdisk would end at 17 MiB; give the domain more"
 
 
 class TestEndings:

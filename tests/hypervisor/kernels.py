@@ -21,20 +21,27 @@ from euxen.abi.sched import SHUTDOWN_poweroff
 from euxen.hypervisor.audit import audit
 from euxen.hypervisor.control import DEFAULT_MAX_EVTCHN_PORT
 from euxen.hypervisor.domain import Domain
-from euxen.toolstack.create import Request, create, destroy
+from euxen.toolstack.create import create, destroy
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
+from euxen.toolstack.kernel.layout import GuestKind
 from euxen.toolstack.machine import Host, memory_for
+from euxen.toolstack.request import Request
 
 SOURCES = Path(__file__).parents[1] / "kernels"
 RUNTIME = SOURCES / "runtime"
-FLAGS = (
+HVM = SOURCES / "hvm"
+COMMON_FLAGS = (
     *("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"),
-    *("-ffreestanding", "-fno-pic", "-mcmodel=kernel", "-mno-red-zone", "-mgeneral-regs-only"),
+    *("-ffreestanding", "-fno-pic", "-mno-red-zone", "-mgeneral-regs-only"),
     f"-fmacro-prefix-map={SOURCES}/=",
     *("-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables"),
-    *("-nostdlib", "-static", "-no-pie", "-T", str(RUNTIME / "kernel.lds")),
+    *("-nostdlib", "-static", "-no-pie"),
     *("-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,--no-warn-rwx-segments"),
 )
+FLAGS = (*COMMON_FLAGS, "-mcmodel=kernel", "-T", str(RUNTIME / "kernel.lds"))
+HVM_FLAGS = (*COMMON_FLAGS, "-T", str(HVM / "runtime" / "kernel.lds"))
+HVM_MODES = {"64": ("-DLEVELS=4",), **{f"32-{n}": (f"-DLEVELS={n}", "-m32", "-march=i686") for n in (3, 2, 0)}}
+"""Of what kind code and page tables of HVM guests are: as their runtime/kernel.h has it."""
 NEEDS = "These tests need a C compiler and the headers of Xen 4.17: on Debian 12, install gcc and libxen-dev."
 DEFAULT_MEMORY = 16 << 20
 PATIENCE = 30.0
@@ -87,23 +94,36 @@ def _directory() -> Path:
 @functools.cache
 def build(source: str, *macros: str) -> KernelImage:
     """The kernel of a source file, with ``NAME=VALUE`` macros. Raises BuildError."""
-    if shutil.which("gcc") is None:
-        raise BuildError(NEEDS)
     base = next((macro for macro in macros if macro.startswith("KERNEL_BASE=")), "KERNEL_BASE=0")
     target = _directory() / "-".join([source, *macros])
     parts = [SOURCES / f"{source}.c", *RUNTIME.glob("*.c"), *RUNTIME.glob("*.S")]
     defines = [f"-D{macro}" for macro in {base, *macros}]
-    command = ["gcc", *FLAGS, *defines, f"-Wl,--defsym={base}", "-o", str(target), *map(str, parts)]
+    return _compile(target, [*FLAGS, *defines, f"-Wl,--defsym={base}"], parts)
+
+
+def _compile(target: Path, flags: list[str], parts: list[Path]) -> KernelImage:
+    if shutil.which("gcc") is None:
+        raise BuildError(NEEDS)
+    command = ["gcc", *flags, "-o", str(target), *map(str, parts)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise BuildError(f"{done.stderr}{NEEDS}")
     return read_kernel(target)
 
 
+@functools.cache
+def build_hvm(source: str, mode: str) -> KernelImage:
+    """The kernel of a source file for HVM guests, in one of HVM_MODES. Raises BuildError."""
+    runtime = HVM / "runtime"
+    parts = [HVM / f"{source}.c", *runtime.glob("*.c"), *runtime.glob("*.S")]
+    return _compile(_directory() / f"hvm-{source}-{mode}", [*HVM_FLAGS, *HVM_MODES[mode]], parts)
+
+
 def boot(
     source: str,
     test: str,
     *macros: str,
+    mode: str | None = None,
     argument: str = "",
     ramdisk: bytes = b"",
     memory: int = DEFAULT_MEMORY,
@@ -113,24 +133,38 @@ def boot(
     patience: float = PATIENCE,
     privileged: bool = False,
     spare: int = 0,
+    host: Host | None = None,
 ) -> Outcome:
-    """Run a test in a guest, on a machine of its own, and tell what came of it.
+    """Run a test in a guest, on a machine of its own unless there is a ``host``, and tell what came of it.
 
-    ``macros`` are for ``build``; ``argument`` follows the test's name in the command line; ``memory`` is in bytes;
-    ``keyboard`` is what waits for the guest on its console. A ``privileged`` guest may manage other domains, for which
-    the machine has ``spare`` bytes more.
+    ``macros`` are for ``build``, or ``mode`` for ``build_hvm``; ``argument`` follows the test's name in the command
+    line; ``memory`` is in bytes; ``keyboard`` is what waits for the guest on its console. A ``privileged`` guest may
+    manage other domains, for which the machine has ``spare`` bytes more.
     """
-    host = Host(memory_for(memory + spare))
+    alone = host is None
+    if host is None:
+        host = Host(memory_for(memory + spare))
+    others = {domain.domid for domain in host.hypervisor.domains}
     log: list[str] = []
     console, xen_console = bytearray(), bytearray()
     host.machine.console.listener = log.append
     command_line = f"{test} {argument}" if argument else test
-    image, name = build(source, *macros), f"{source}-{test}"
-    request = Request(name, image, ramdisk, command_line, memory, uuid or uuid4(), 0, max_event_channels)
+    image = build(source, *macros) if mode is None else build_hvm(source, mode)
+    request = Request(
+        name=f"{source}-{test}",
+        image=image,
+        ramdisk=ramdisk,
+        command_line=command_line,
+        memory=memory,
+        uuid=uuid or uuid4(),
+        max_event_channels=max_event_channels,
+        kind=GuestKind.PV if mode is None else GuestKind.PVH,
+    )
 
     def receive() -> None:
-        for ring in host.services.consoles.values():
-            console.extend(ring.receive())
+        for domid, ring in host.services.consoles.items():
+            if domid not in others:
+                console.extend(ring.receive())
 
     free_before = host.machine.record["free_pages"]
     running = create(host, request, receive)
@@ -145,10 +179,11 @@ def boot(
         with host.machine.lock:
             receive()  # what the guest said last may not have been noticed yet
         said = _text(console), _text(xen_console), tuple(log)
-        assert not (wrong := audit(host.hypervisor)), "\n".join(wrong)
+        assert not alone or not (wrong := audit(host.hypervisor)), "\n".join(wrong)
     finally:
-        for other in host.hypervisor.domains[:0:-1]:  # a privileged one may have made others
-            destroy(host, other.domid)
+        for made in reversed(host.hypervisor.domains):  # a privileged one may have made others
+            if made.domid not in others:
+                destroy(host, made.domid)
     frames_lost = free_before - host.machine.record["free_pages"]
     shutdown_code = domain.shutdown_code if domain.is_shut_down else None
     return Outcome(test, *said, shutdown_code, domain.crash_reason, frames_lost)

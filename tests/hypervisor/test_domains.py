@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,7 @@ from small_domains import (
     make_control,
 )
 
+from euxen.abi.arch_x86_xen import VcpuGuestContext, VGCF_in_kernel, VGCF_online
 from euxen.abi.domctl import (
     XEN_DOMINF_blocked,
     XEN_DOMINF_dying,
@@ -43,7 +46,10 @@ from euxen.abi.sched import (
 from euxen.abi.xen import VIRQ_DOM_EXC
 from euxen.hypervisor.caller import Kernel
 from euxen.hypervisor.control import Control
+from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.grants import transferring
+from euxen.hypervisor.mm import reservation
 
 pytestmark = pytest.mark.usefixtures("native")
 STATES = 0xFFFF
@@ -59,6 +65,12 @@ def refused(errno: int, *, by: Callable[[], object]) -> None:
     with pytest.raises(XenError) as error:
         by()
     assert error.value.errno == errno
+
+
+def find(control: Control, domid: int) -> Domain:
+    domain = control._hypervisor.find(domid)
+    assert domain is not None
+    return domain
 
 
 def free_pages(control: Control) -> int:
@@ -187,8 +199,18 @@ def test_claims(control: Control) -> None:
     refused(XEN_ENOMEM, by=lambda: control.populate_physmap(poor, 0, 1))
     refused(XEN_ENOMEM, by=lambda: control.claim_pages(poor, 1))
     assert control.domain_info(rich).outstanding_pages == left
-    control.populate_physmap(rich, 0, 100)
+    frames = control.populate_physmap(rich, 0, 100)
     assert control.domain_info(rich).outstanding_pages == left - 100
+    # It is about how many it has in all, wherever they come from or go to.
+    record = find(control, rich).record.address
+    for frame in frames[:10]:
+        assert reservation.guest_remove_page(record, frame)
+    assert control.domain_info(rich).outstanding_pages == left - 90
+    assert transferring.reserve_page(record)
+    assert control.domain_info(rich).outstanding_pages == left - 91
+    transferring.unreserve_page(record)
+    assert control.domain_info(rich).outstanding_pages == left - 90
+    assert control.physinfo().outstanding_pages == left - 90
     control.destroy_domain(rich)
     control.claim_pages(poor, 1)
     control.populate_physmap(poor, 0, 200)
@@ -225,6 +247,26 @@ def test_who_is_not_privileged_is_refused_everything(control: Control) -> None:
         refused(XEN_EPERM, by=attempt)
     assert victim.flags & STATES == XEN_DOMINF_paused
     victim.destroy()
+    control.destroy_domain(domid)
+
+
+def test_domain_0_is_there_for_good(control: Control) -> None:
+    """Its kernel is this program, which would use memory that is another's by then."""
+    domid = control.create_domain(PAGES)
+    manager = find(control, domid)
+    manager.record["is_privileged"] = 1
+    other = Control(control._hypervisor, Kernel(manager))
+    refused(XEN_EINVAL, by=lambda: other.destroy_domain(0))
+    frame = other.populate_physmap(0, 0, 1)[0]
+    other.pin_table(0, 4, frame)
+    context = VcpuGuestContext(flags=VGCF_in_kernel | VGCF_online, ctrlreg=(0, 0, 0, frame << 12, 0, 0, 0, 0))
+    refused(XEN_EINVAL, by=lambda: other.set_vcpu_context(0, 0, context))
+    other.pause_domain(0)
+    other.unpause_domain(0)
+    assert not other.domain_info(0).flags & XEN_DOMINF_shutdown
+    port = control.bind_ipi()
+    control.notify(port)
+    control.close(port)
     control.destroy_domain(domid)
 
 
@@ -314,6 +356,35 @@ def test_several_threads_manage_at_once(control: Control) -> None:
     for thread in threads:
         thread.join()
     assert not failures
+    assert [info.domain for info in control.domain_list()] == [0]
+
+
+def test_a_host_without_descriptors(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = free_pages(control)
+
+    def fail(*_arguments: int, **_options: bool) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "eventfd", fail)
+    refused(XEN_ENOMEM, by=lambda: control.create_domain(PAGES))
+    assert free_pages(control) == free
+    monkeypatch.undo()
+    monkeypatch.setattr(control._hypervisor, "make_engine", fail)
+    refused(XEN_ENOMEM, by=lambda: control.create_domain(PAGES))
+    assert free_pages(control) == free
+    assert [info.domain for info in control.domain_list()] == [0]
+
+
+def test_a_host_without_threads(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    domain = SmallDomain(control)
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    domain.run()
+    assert domain.wait_for_shutdown() == SHUTDOWN_crash
+    monkeypatch.undo()
+    domain.destroy()
     assert [info.domain for info in control.domain_list()] == [0]
 
 

@@ -11,7 +11,7 @@ from pv_guest import CODE, DATA, PROGRAM, READ_ONLY, SPARE, STACK_TOP, PvGuest, 
 
 from euxen.abi.xen import HYPERVISOR_fpu_taskswitch, HYPERVISOR_xen_version
 from euxen.cpu import state
-from euxen.hypervisor import msr, pcpu
+from euxen.hypervisor import msr, pv_cpu
 from euxen.hypervisor.emul_fast import MSR_FS_BASE, MSR_GS_BASE, MSR_SHADOW_GS_BASE
 from euxen.hypervisor.emulate import emulate
 from euxen.hypervisor.machine import PAGE_SIZE
@@ -742,6 +742,6 @@ def test_random_code_never_breaks_the_hypervisor(make_guest: MakeGuest) -> None:
 )  # fmt: skip
 def test_what_kernels_do_often_stays_native(kernel: PvGuest, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     exits: list[int] = []
-    monkeypatch.setattr(pcpu, "emulate", lambda vcpu, registers, vector: exits.append(vector))
+    monkeypatch.setattr(pv_cpu, "emulate", lambda vcpu, registers, vector: exits.append(vector))
     assert kernel.run(code).vector is None
     assert not exits

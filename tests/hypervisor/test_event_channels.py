@@ -10,9 +10,10 @@ import pytest
 from kernels import DEFAULT_MEMORY, PATIENCE, boot, build, run
 
 from euxen.abi.sched import SHUTDOWN_poweroff
-from euxen.toolstack.create import Request, RunningDomain, create, destroy
+from euxen.toolstack.create import RunningDomain, create, destroy
 from euxen.toolstack.errors import UserError
 from euxen.toolstack.machine import Host, memory_for
+from euxen.toolstack.request import Request
 
 CHANNELS = 16
 

@@ -104,6 +104,25 @@ def test_a_domid_that_is_used_again(hypervisor: Hypervisor, lender: GrantGuest, 
     assert pins(heir.domain) == {}
 
 
+def test_what_another_has_mapped_of_the_heir(hypervisor: Hypervisor, lender: GrantGuest, borrower: GrantGuest) -> None:
+    """Such a handle does not take away what somebody else has mapped, even of a frame that its owner has as well."""
+    lender.grant(REF, borrower.domid, lender.pool(0))
+    handle = borrower.map_handle(lender.domid, REF, place(0))
+    assert borrower.set_entry(place(0), 0) == 0
+    lender.close()
+    heir, third = GrantGuest(hypervisor, domid=lender.domid), GrantGuest(hypervisor)
+    heir.grant(REF, third.domid, heir.pool(0))
+    heir.grant(REF + 1, borrower.domid, heir.pool(0))
+    theirs = third.map_handle(heir.domid, REF, place(0))
+    own = borrower.map_handle(heir.domid, REF + 1, place(0))
+    assert borrower.unmap(handle, place(0)) == abi.GNTST_bad_handle
+    assert third.unmap(theirs, place(0)) == abi.GNTST_okay
+    assert borrower.unmap(own, place(0)) == abi.GNTST_okay
+    assert pins(heir.domain) == {}
+    third.close()
+    heir.close()
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_both_die(hypervisor: Hypervisor, lender: GrantGuest, borrower: GrantGuest, first: int) -> None:
     for guest, other in ((lender, borrower), (borrower, lender)):

@@ -92,7 +92,7 @@ TEST(creations_that_are_refused)
 
     REFUSED(XEN_EINVAL, flags, XEN_DOMCTL_CDF_MAX << 1);
     REFUSED(XEN_EINVAL, flags, 1u << 31);
-    REFUSED(XEN_EINVAL, flags, XEN_DOMCTL_CDF_hvm);
+    REFUSED(XEN_EOPNOTSUPP, flags, XEN_DOMCTL_CDF_hvm);
     REFUSED(XEN_EINVAL, flags, XEN_DOMCTL_CDF_hap);
     REFUSED(XEN_EINVAL, flags, XEN_DOMCTL_CDF_iommu);
     REFUSED(XEN_EINVAL, flags, XEN_DOMCTL_CDF_vpmu);
@@ -812,7 +812,7 @@ TEST(physical_machine)
     CHECK_EQ(info.u.physinfo.max_cpu_id + 1, info.u.physinfo.nr_cpus);
     CHECK_EQ(info.u.physinfo.nr_nodes, 1);
     CHECK(info.u.physinfo.capabilities & XEN_SYSCTL_PHYSCAP_pv);
-    CHECK(!(info.u.physinfo.capabilities & XEN_SYSCTL_PHYSCAP_hvm));
+    CHECK(info.u.physinfo.capabilities & XEN_SYSCTL_PHYSCAP_hvm);
     CHECK_EQ(info.u.physinfo.total_pages, hypercall(memory_op, XENMEM_maximum_ram_page, NULL));
 
     op = new_sysctl(XEN_SYSCTL_availheap);
@@ -969,6 +969,12 @@ TEST(cpu_policy)
     copy[0].leaf = 0x5000;
     CHECK_EQ(domctl(&op), -XEN_ERANGE);
     CHECK_EQ(op.u.cpu_policy.err_leaf, 0x5000);
+    /* More than there are. */
+    op.u.cpu_policy.nr_leaves = 121;
+    CHECK_EQ(domctl(&op), -XEN_E2BIG);
+    op.u.cpu_policy.nr_leaves = 0;
+    op.u.cpu_policy.nr_msrs = 3;
+    CHECK_EQ(domctl(&op), -XEN_E2BIG);
     op.domain = 1;
     CHECK_EQ(domctl(&op), -XEN_EINVAL);
     unmap_child(&child);

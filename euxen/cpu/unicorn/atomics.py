@@ -25,22 +25,22 @@ from euxen.cpu.native.language import (
     xchg64,
 )
 from euxen.cpu.unicorn import layout
+from euxen.cpu.unicorn.hvm.walk import WALK_MMIO
 from euxen.cpu.unicorn.library import Functions
 from euxen.cpu.unicorn.softmmu import (
     STORE,
     WALK_OK,
+    find,
     is_forbidden,
     load_8,
     load_16,
     load_32,
     load_64,
     raise_fault,
-    root_of,
     store_8,
     store_16,
     store_32,
     store_64,
-    walk,
 )
 from euxen.cpu.unicorn.tlb import PAGE_MASK, entry_of, fill_entry
 from euxen.cpu.unicorn.translate import begin_translation
@@ -72,9 +72,9 @@ def _exchangeable(env: int, address: int, operand: int, code: int, last: int) ->
     if load64(entry + layout.TLB_WRITE) != page:
         block = load64(env - layout.ENV_TO_CPU + layout.CPU_OPAQUE)
         # Before the load, which would fault as one.
-        fault = walk(block, root_of(block, mmu), address, STORE)
+        fault = find(block, mmu, address, STORE)
         if fault != WALK_OK:
-            if not is_forbidden(fault, mmu):
+            if not is_forbidden(block, fault, mmu) and fault != WALK_MMIO:
                 raise_fault(block, address, fault, mmu, code)
             return 0
         entry = fill_entry(block, env, mmu, address)

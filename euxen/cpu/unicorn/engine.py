@@ -8,20 +8,23 @@ translator's. Time passes by the host's clock, not by instructions.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from pathlib import Path
 
 from euxen.cpu import state
-from euxen.cpu.block import CpuBlock
+from euxen.cpu.block import P2M_ENTRIES, CpuBlock
 from euxen.cpu.cpuid import Leaf
 from euxen.cpu.engine import ExitReason
 from euxen.cpu.native.language import NativeFunction
 from euxen.cpu.native.memory import Memory, Record
-from euxen.cpu.unicorn import atomics, features, floats, jumps, layout, locked, segments, softmmu, tlb, translate, traps
+from euxen.cpu.unicorn import atomics, choose, features, floats, jumps, layout, locked, softmmu, tlb, translate, traps
+from euxen.cpu.unicorn.hvm import control, exceptions, instructions, interrupts, large
 from euxen.cpu.unicorn.library import Library, LibraryError
 
 UC_ARCH_X86, UC_MODE_64 = 4, 8
 UC_PROT_ALL = 7
+UC_ERR_NOMEM = 1
 UC_HOOK_INTR, UC_HOOK_INSN_INVALID = 1 << 0, 1 << 14
 UC_CTL_WRITE_1 = 1 << 26 | 1 << 30
 UC_CTL_UC_USE_EXITS, UC_CTL_TCG_BUFFER_SIZE = 4, 13
@@ -41,27 +44,27 @@ def replacements() -> dict[str, int]:
         "helper_le_stw_mmu": softmmu.store_16,
         "helper_le_stl_mmu": softmmu.store_32,
         "helper_le_stq_mmu": softmmu.store_64,
-        "helper_load_seg": segments.load_seg,
-        "helper_ljmp_protected": segments.ljmp,
-        "helper_lcall_protected": segments.lcall,
-        "helper_lret_protected": segments.lret,
-        "helper_iret_protected": segments.iret,
-        "helper_lar": segments.lar,
-        "helper_lsl": segments.lsl,
-        "helper_verr": segments.verr,
-        "helper_verw": segments.verw,
+        "helper_load_seg": choose.load_seg,
+        "helper_ljmp_protected": choose.ljmp,
+        "helper_lcall_protected": choose.lcall,
+        "helper_lret_protected": choose.lret,
+        "helper_iret_protected": choose.iret,
+        "helper_lar": choose.lar,
+        "helper_lsl": choose.lsl,
+        "helper_verr": choose.verr,
+        "helper_verw": choose.verw,
         "helper_syscall": traps.syscall,
         "helper_sysenter": traps.sysenter,
         "helper_rechecking_single_step": translate.step_over_syscall,
         "helper_rdtsc": traps.rdtsc,
         "helper_rdtscp": traps.rdtscp,
         "helper_rdpmc": traps.rdpmc,
-        "helper_inb": traps.port_access,
-        "helper_inw": traps.port_access,
-        "helper_inl": traps.port_access,
-        "helper_outb": traps.port_access,
-        "helper_outw": traps.port_access,
-        "helper_outl": traps.port_access,
+        "helper_inb": choose.in_8,
+        "helper_inw": choose.in_16,
+        "helper_inl": choose.in_32,
+        "helper_outb": choose.out_8,
+        "helper_outw": choose.out_16,
+        "helper_outl": choose.out_32,
         "helper_cpuid": traps.cpuid,
         "helper_atomic_xchgb": atomics.xchg_8,
         "helper_atomic_xchgw_le": atomics.xchg_16,
@@ -76,7 +79,22 @@ def replacements() -> dict[str, int]:
         "tlb_reset_dirty_by_vaddr": translate.nothing,
         "tlb_set_dirty": translate.nothing,
         "tb_flush": translate.flush_code,
-        "tb_htable_lookup": jumps.look_up,
+        "tb_htable_lookup": translate.look_up,
+        "raise_exception": instructions.raise_exception,
+        "raise_exception_ra": exceptions.raise_exception_ra,
+        "raise_exception_err": exceptions.raise_exception_err,
+        "raise_exception_err_ra": exceptions.raise_exception_err_ra,
+        "raise_interrupt": exceptions.raise_interrupt,
+        "cpu_abort": exceptions.give_up,
+        "cpu_x86_update_cr3": control.update_cr3,
+        "helper_write_crN": instructions.write_cr,
+        "helper_read_crN": instructions.read_cr,
+        "helper_lmsw": instructions.lmsw,
+        "helper_sysret": instructions.sysret,
+        "helper_rdmsr": instructions.rdmsr,
+        "helper_wrmsr": instructions.wrmsr,
+        "helper_hlt": instructions.hlt,
+        "helper_invlpg": instructions.invlpg,
         **floats.REPLACEMENTS,
     }
     return {name: function.address for name, function in ours.items()}
@@ -93,8 +111,11 @@ class UnicornEngine:
         if cls.library is None:
             cls.library = Library(cache, replacements())
 
-    def __init__(self, ram: int, frames: int) -> None:
-        """``ram`` is the host address of machine frame 0 of ``frames``. Raises LibraryError."""
+    def __init__(self, ram: int, frames: int, *, hvm: bool = False) -> None:
+        """``ram`` is the host address of machine frame 0 of ``frames``; ``hvm``: for an HVM guest.
+
+        Raises LibraryError or OSError.
+        """
         if self.library is None:
             raise LibraryError("UnicornEngine.prepare has to be called first")
         self._lib = self.library.lib
@@ -104,8 +125,11 @@ class UnicornEngine:
         self._logs = Memory(2 * tlb.LOG_BYTES + jumps.LOG_BYTES)
         self._written_code = Memory(translate.WrittenCode.size)
         self.block = Record(CpuBlock)
+        self.block["hvm"] = hvm
         self._uc = self._open(ram, frames)
         self._adopt(ram, frames)
+        if hvm:
+            self._become_hvm()
 
     def _open(self, ram: int, frames: int) -> ctypes.c_void_p:
         uc = ctypes.c_void_p()
@@ -119,6 +143,8 @@ class UnicornEngine:
         return uc
 
     def _check(self, error: int) -> None:
+        if error == UC_ERR_NOMEM:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         if error:
             raise LibraryError(f"libunicorn refuses to make a CPU: its error {error}")
 
@@ -163,6 +189,21 @@ class UnicornEngine:
             self._check(
                 self._lib.uc_hook_add(self._uc, ctypes.byref(handle), kind_of_hook, callback, argument, *everywhere)
             )
+
+    def _become_hvm(self) -> None:
+        """What an HVM guest has in the place of a PV guest's."""
+        block = self.block
+        # Until the hypervisor gives it another one, the guest has no memory.
+        self._p2m = Memory(P2M_ENTRIES * 8)
+        self._large_pages = Memory(large.REGIONS)
+        block["p2m"], block["large_pages"] = self._p2m.address, self._large_pages.address
+        block["flush_tlb"], block["flush_page"] = control.flush.address, control.flush_page.address
+        block["load_cr"], block["load_efer"] = control.load_cr.address, control.load_efer.address
+        block["registers_loaded"] = control.registers_loaded.address
+        block["on_page_fault"], block["on_trap"] = exceptions.page_fault.address, exceptions.trap.address
+        block["inject"] = interrupts.inject.address
+        kind = _word(block["cpu"] + layout.CPU_CLASS)
+        _set_word(kind + layout.CLASS_EXEC_INTERRUPT, interrupts.exec_interrupt.address)
 
     def _size_tlbs(self, env: int) -> None:
         """Give the TLBs their sizes. The library frees what it finds there in the end."""
@@ -217,10 +258,11 @@ class UnicornEngine:
 
     def flush_tlb(self, address: int | None = None) -> None:
         """Forget every translation, or those of one page."""
+        is_hvm = self.block["hvm"]
         if address is None:
-            tlb.forget_all(self.block.address)
+            (control.forget_all if is_hvm else tlb.forget_all)(self.block.address)
         else:
-            tlb.flush_page(self.block.address, address)
+            (control.flush_page if is_hvm else tlb.flush_page)(self.block.address, address)
 
     def invalidate_code(self, address: int, size: int) -> None:
         """Machine memory was written from outside: forget what was translated from it."""

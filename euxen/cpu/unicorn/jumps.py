@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from euxen.abi.structure import Structure, u64
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import call5, fill, load64, native, shr, slots, store64
+from euxen.cpu.native.language import fill, load64, native, shr, store64
 from euxen.cpu.unicorn import layout
-from euxen.cpu.unicorn.library import Functions
 
 LOG_ENTRIES = 509
 PAGE_MASK = ~0xFFF
 ENTRIES_OF_A_PAGE = 64
-CPL_USER = 3
 
 
 class Log(Structure):
@@ -37,16 +35,14 @@ def _place(address: int) -> int:
 
 
 @native
-def look_up(cpu: int, address: int, base: int, flags: int, cflags: int) -> int:
-    """``tb_htable_lookup``: the jump cache did not know; what is found goes into it."""
-    block = load64(cpu + layout.CPU_OPAQUE)
-    if address >= 0 or flags & CPL_USER == CPL_USER:
-        log = load64(block + CpuBlock.jump_log)
-        count = load64(log)
-        if count < LOG_ENTRIES:
-            store64(log + Log.entries + count * 8, _place(address))
-        store64(log, count + 1)
-    return call5(load64(slots() + Functions.tb_htable_lookup), cpu, address, base, flags, cflags)
+def log(block: int, address: int) -> int:
+    """Note that the cache will know of a block that is not the kernel's own."""
+    record = load64(block + CpuBlock.jump_log)
+    count = load64(record)
+    if count < LOG_ENTRIES:
+        store64(record + Log.entries + count * 8, _place(address))
+    store64(record, count + 1)
+    return 0
 
 
 @native

@@ -42,6 +42,7 @@ ENV_TO_CPU = 35408
 """CPUState begins this far before CPUX86State."""
 ENV_ERROR_CODE = 5384
 ENV_EXCEPTION_IS_INT = 5388
+ENV_EXCEPTION_NEXT_EIP = 5392
 ENV_OLD_EXCEPTION = 5496
 ENV_VENDOR = 5616
 """Three u32: EBX, EDX and ECX of CPUID leaf 0. SYSENTER exists in 64-bit code where they say Intel."""
@@ -63,6 +64,8 @@ VICTIMS = 8
 # CPUTLBEntry, 64 bytes; CPUIOTLBEntry, 16 bytes
 TLB_ENTRY_SIZE, TLB_IO_SIZE = 64, 16
 TLB_READ, TLB_WRITE, TLB_CODE, TLB_PADDR, TLB_ADDEND = 0, 8, 16, 24, 32
+TLB_KEPT = 40
+"""Room that the library leaves: ours."""
 TLB_INVALID = 1 << 11
 TLB_NOTDIRTY = 1 << 10
 
@@ -84,13 +87,14 @@ CPU_INTERRUPT_HARD = 2
 NO_EXCEPTION = 0xFFFF_FFFF
 """``exception_index`` and ``old_exception`` when there is none."""
 EXCP06_ILLOP = 6
-EXCP_INTERRUPT = 0x10000
+EXCP_INTERRUPT, EXCP_HLT = 0x10000, 0x10001
 EXCP_ATOMIC = 0x10005
 """What ``cpu_exec`` returns where an instruction has to be executed alone."""
 
 # TranslationBlock: the address that it begins at, and
 TB_SIZE = 20
 TB_CFLAGS = 24
+TB_SECOND_PAGE = 80
 CF_ONE_INSTRUCTION, CF_PARALLEL = 1, 0x80000
 CF_ALONE = CF_ONE_INSTRUCTION | CF_PARALLEL
 """A block of one instruction, and not the same as one that is made for another purpose. See ``atomics``."""

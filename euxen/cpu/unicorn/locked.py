@@ -8,12 +8,12 @@ machine code, and a block with such an instruction is made again: a block of one
 from __future__ import annotations
 
 from euxen.cpu import state
-from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import call1, call4, load32, load64, native, slots, store32
+from euxen.cpu.native.language import call1, load32, load64, native, slots, store32
 from euxen.cpu.unicorn import layout
 from euxen.cpu.unicorn.atomics import translate_block
 from euxen.cpu.unicorn.library import Functions
 from euxen.cpu.unicorn.softmmu import load_8
+from euxen.cpu.unicorn.traps import raise_trap
 
 LOCK, TWO_BYTES, BIT_TEST_IMMEDIATE = 0xF0, 0x0F, 0xBA
 EXCEPTION = 6
@@ -80,10 +80,7 @@ def translate(cpu: int, translation: int, instructions: int) -> int:
     if not _may_have_locked_test(env, address, size, mmu):
         return 0
     if _is_locked_test(env, address, size, mmu, hflags & state.HF_CS64):
-        block = load64(cpu + layout.CPU_OPAQUE)
-        call4(load64(block + CpuBlock.on_trap), block, EXCEPTION, 0, 0)
-        store32(cpu + layout.CPU_EXCEPTION_INDEX, layout.NO_EXCEPTION)
-        call1(load64(slots() + Functions.cpu_loop_exit), cpu)
+        raise_trap(env, EXCEPTION, 0, 0)
     context = load64(load64(cpu + layout.CPU_UC) + layout.UC_TCG_CONTEXT)
     call1(load64(slots() + Functions.tcg_func_start), context)
     store32(context + layout.TCG_TB_CFLAGS, load32(translation + layout.TB_CFLAGS))

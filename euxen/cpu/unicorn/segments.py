@@ -22,9 +22,10 @@ from euxen.cpu.descriptor import (
     stack_fault,
 )
 from euxen.cpu.native.language import call4, load32, load64, native, store64
+from euxen.cpu.unicorn.hvm.exceptions import block_of
 from euxen.cpu.unicorn.softmmu import load_16, load_32, load_64, store_16, store_32, store_64
 from euxen.cpu.unicorn.translate import serialize
-from euxen.cpu.unicorn.traps import block_of, raise_trap
+from euxen.cpu.unicorn.traps import raise_trap
 
 # What iret may change in ring 3 with IOPL 0.
 IRET_FLAGS = state.ARITHMETIC | state.TF | state.DIRECTION | state.NT | state.RF | state.AC | state.ID
@@ -49,19 +50,19 @@ def _mmu(env: int) -> int:
 
 
 @native
-def load_seg(env: int, number: int, selector: int, return_address: int) -> int:
+def load_seg(env: int, number: int, selector: int, code: int) -> int:
     """``helper_load_seg``: ``mov`` and ``pop`` to a segment register."""
     segment = state.SEGS + (number & 7) * state.SEGMENT_SIZE
     selector &= 0xFFFF
     if selector & 0xFFFC == 0:
         if segment == state.SS:
-            raise_trap(env, GP, 0, return_address)
+            raise_trap(env, GP, 0, code)
         state.set_segment(env, segment, selector, 0, 0, 0)
     else:
         descriptor = _describe(env, selector, 1)
         fault = stack_fault(selector, descriptor) if segment == state.SS else data_fault(descriptor)
         if fault:
-            raise_trap(env, fault, selector & 0xFFFC, return_address)
+            raise_trap(env, fault, selector & 0xFFFC, code)
         install(env, segment, selector, descriptor)
     state.update_hflags(env, _cpl(env))
     return 0
@@ -79,13 +80,13 @@ def _enter(env: int, selector: int, descriptor: int, rip: int) -> int:
 
 
 @native
-def ljmp(env: int, selector: int, rip: int, _next: int, return_address: int) -> int:
+def ljmp(env: int, selector: int, rip: int, code: int) -> int:
     """``helper_ljmp_protected``."""
     selector &= 0xFFFF
     descriptor = _describe(env, selector, 1)
     fault = code_fault(selector, descriptor)
     if fault:
-        raise_trap(env, fault, selector & 0xFFFC, return_address)
+        raise_trap(env, fault, selector & 0xFFFC, code)
     _enter(env, selector, descriptor, rip)
     return 0
 
@@ -134,16 +135,16 @@ def _move_stack(env: int, mask: int, pointer: int) -> int:
 
 
 @native
-def lcall(env: int, selector: int, rip: int, shift: int, following: int, return_address: int) -> int:
+def lcall(env: int, selector: int, rip: int, shift: int, following: int, code: int) -> int:
     """``helper_lcall_protected``. ``following`` is the address after the instruction."""
     selector &= 0xFFFF
     shift &= 3
     descriptor = _describe(env, selector, 1)
     fault = code_fault(selector, descriptor)
     if fault:
-        raise_trap(env, fault, selector & 0xFFFC, return_address)
-    _push(env, 1, shift, load32(env + state.CS), return_address)
-    _push(env, 2, shift, following, return_address)
+        raise_trap(env, fault, selector & 0xFFFC, code)
+    _push(env, 1, shift, load32(env + state.CS), code)
+    _push(env, 2, shift, following, code)
     _move_stack(env, _stack_mask(env), load64(env + state.RSP) - (2 << (shift + 1)))
     _enter(env, selector, descriptor, rip)
     return 0
@@ -187,17 +188,17 @@ def _far_return(env: int, shift: int, extra: int, with_flags: int, code: int) ->
 
 
 @native
-def lret(env: int, shift: int, extra: int, return_address: int) -> int:
+def lret(env: int, shift: int, extra: int, code: int) -> int:
     """``helper_lret_protected``."""
-    return _far_return(env, shift & 3, extra & 0xFFFF, 0, return_address)
+    return _far_return(env, shift & 3, extra & 0xFFFF, 0, code)
 
 
 @native
-def iret(env: int, shift: int, _following: int, return_address: int) -> int:
+def iret(env: int, shift: int, code: int) -> int:
     """``helper_iret_protected``."""
     if load64(env + state.EFLAGS) & state.NT:
-        raise_trap(env, GP, 0, return_address)
-    _far_return(env, shift & 3, 0, 1, return_address)
+        raise_trap(env, GP, 0, code)
+    _far_return(env, shift & 3, 0, 1, code)
     return serialize(env)
 
 

@@ -33,10 +33,14 @@ from euxen.cpu.native.language import (
     ult,
 )
 from euxen.cpu.unicorn import layout
+from euxen.cpu.unicorn.hvm import across, mmio
+from euxen.cpu.unicorn.hvm import walk as hvm_walk
+from euxen.cpu.unicorn.hvm.walk import WALK_MMIO
 from euxen.cpu.unicorn.library import Functions
 from euxen.cpu.unicorn.tlb import (
     PAGE_MASK,
     PROT_EXEC,
+    PROT_KEPT,
     PROT_READ,
     PROT_WRITE,
     entry_of,
@@ -98,7 +102,7 @@ def walk(block: int, root: int, address: int, access: int) -> int:
     # Guest kernels and guest user programs both run in what Xen makes ring 3.
     if not rights & PTE_USER:
         return fault | PF_PRESENT
-    protection = PROT_READ
+    protection = PROT_READ | PROT_KEPT if address < 0 else PROT_READ
     if no_execute >= 0:
         protection |= PROT_EXEC
     elif access == FETCH:
@@ -134,6 +138,14 @@ def root_of(block: int, mmu: int) -> int:
 
 
 @native
+def find(block: int, mmu: int, address: int, access: int) -> int:
+    """Translate a linear address as code of an MMU mode sees it: ``walk``, by the rules of the guest's kind."""
+    if load64(block + CpuBlock.hvm):
+        return hvm_walk.walk(block, mmu, address, access)
+    return walk(block, root_of(block, mmu), address, access)
+
+
+@native
 def translate(block: int, address: int, access: int) -> int:
     """Where the guest kernel's memory at ``address`` is in the host's, up to the end of the page; 0 if it is not.
 
@@ -148,7 +160,7 @@ def translate(block: int, address: int, access: int) -> int:
     # While a flush is due, the TLB may name memory that is another guest's by now.
     if load64(entry + kind) == address & PAGE_MASK and not load64(block + CpuBlock.flush_pending):
         return address + load64(entry + layout.TLB_ADDEND)
-    if walk(block, root_of(block, mmu), address, access) != WALK_OK:
+    if find(block, mmu, address, access) != WALK_OK:
         return 0
     frame = load64(block + CpuBlock.walk_frame)
     if access == STORE and load8(load64(block + CpuBlock.code_map) + (frame >> 12)):
@@ -165,13 +177,13 @@ def tlb_fill(cpu: int, address: int, _size: int, access: int, mmu: int, probe: i
     block = load64(cpu + layout.CPU_OPAQUE)
     access &= 3
     mmu &= 3
-    fault = walk(block, root_of(block, mmu), address, access)
+    fault = find(block, mmu, address, access)
     if fault == WALK_OK:
         fill_entry(block, load64(block + CpuBlock.env), mmu, address)
         return 1
     if probe & 0xFF:
         return 0
-    if access == STORE and is_forbidden(fault, mmu) and not _is_alone(block, code):
+    if access == STORE and (is_forbidden(block, fault, mmu) or fault == WALK_MMIO) and not _is_alone(block, code):
         # Perhaps the hypervisor will do the store: it has to be told of one, which an atomic instruction is not.
         call2(load64(slots() + Functions.cpu_loop_exit_atomic), cpu, code)
     raise_fault(block, address, fault, mmu, code)
@@ -179,9 +191,11 @@ def tlb_fill(cpu: int, address: int, _size: int, access: int, mmu: int, probe: i
 
 
 @native
-def is_forbidden(fault: int, mmu: int) -> int:
-    """Whether a store faults so that the hypervisor is asked to do it: by the kernel, to what it may only read."""
-    return 1 if fault > 0 and fault & PF_PRESENT and mmu != layout.MMU_USER else 0
+def is_forbidden(block: int, fault: int, mmu: int) -> int:
+    """Whether a store faults so that the hypervisor is asked to do it: by a PV kernel, to what it may only read."""
+    if fault <= 0 or load64(block + CpuBlock.hvm):
+        return 0
+    return 1 if fault & PF_PRESENT and mmu != layout.MMU_USER else 0
 
 
 @native
@@ -202,6 +216,8 @@ def raise_fault(block: int, address: int, fault: int, mmu: int, code: int) -> in
         call3(load64(slots() + Functions.cpu_restore_state), cpu, code, 1)
     if fault == WALK_NOT_CANONICAL:
         call4(load64(block + CpuBlock.on_trap), block, 13, 0, 0)
+    elif fault == WALK_MMIO:
+        mmio.leave(block, address)
     else:
         if mmu == layout.MMU_USER:
             fault |= PF_USER
@@ -218,13 +234,15 @@ def _loadable(env: int, address: int, operand: int, code: int, last: int) -> int
     entry = entry_of(env, mmu, address)
     page = address & PAGE_MASK
     if (address & 0xFFF) + last > 0xFFF:
-        return 0
+        return across.load(env, address, operand, code, last + 1)
     if load64(entry + layout.TLB_READ) != page:
         if is_victim(env, mmu, page, layout.TLB_READ):
             return 0
         block = load64(env - layout.ENV_TO_CPU + layout.CPU_OPAQUE)
-        fault = walk(block, root_of(block, mmu), address, LOAD)
+        fault = find(block, mmu, address, LOAD)
         if fault != WALK_OK:
+            if mmio.access(block, address, fault, last + 1, 0, 0):
+                return block + CpuBlock.mmio_value
             raise_fault(block, address, fault, mmu, code)
         entry = fill_entry(block, env, mmu, address)
     return address + load64(entry + layout.TLB_ADDEND)
@@ -277,7 +295,7 @@ def _storable(env: int, address: int, value: int, operand: int, code: int, last:
     entry = entry_of(env, mmu, address)
     page = address & PAGE_MASK
     if (address & 0xFFF) + last > 0xFFF:
-        return NOT_HERE
+        return DONE if across.store(env, address, value, operand, code, last + 1) else NOT_HERE
     written = load64(entry + layout.TLB_WRITE)
     if written == page | layout.TLB_NOTDIRTY:
         block = load64(env - layout.ENV_TO_CPU + layout.CPU_OPAQUE)
@@ -288,14 +306,27 @@ def _storable(env: int, address: int, value: int, operand: int, code: int, last:
         if is_victim(env, mmu, page, layout.TLB_WRITE):
             return NOT_HERE
         block = load64(env - layout.ENV_TO_CPU + layout.CPU_OPAQUE)
-        fault = walk(block, root_of(block, mmu), address, STORE)
+        fault = find(block, mmu, address, STORE)
         if fault != WALK_OK:
-            if is_forbidden(fault, mmu) and call4(load64(block + CpuBlock.on_store), block, address, value, last + 1):
+            if is_forbidden(block, fault, mmu) and call4(
+                load64(block + CpuBlock.on_store), block, address, value, last + 1
+            ):
+                return DONE
+            if mmio.access(block, address, fault, last + 1, 1, value):
                 return DONE
             raise_fault(block, address, fault, mmu, code)
         entry = fill_entry(block, env, mmu, address)
         if load64(entry + layout.TLB_WRITE) != page:
             return NOT_HERE
+    return address + load64(entry + layout.TLB_ADDEND)
+
+
+@native
+def storable(env: int, address: int, mmu: int) -> int:
+    """The host address of guest memory that may be written at once, to the end of the page; 0 if it may not."""
+    entry = entry_of(env, mmu, address)
+    if load64(entry + layout.TLB_WRITE) != address & PAGE_MASK:
+        return 0
     return address + load64(entry + layout.TLB_ADDEND)
 
 

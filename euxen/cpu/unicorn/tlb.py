@@ -2,11 +2,11 @@
 
 There is one TLB for the guest's kernel (CPL 0 to 2) and one for its programs (CPL 3), so a change of
 mode flushes nothing. The law of this file: an entry may stay as long as the page tables still say what
-it says. The kernel's half of the address space is the same in every one of its page tables, so its
-entries outlive a change of address space; the others, called transient, are listed in a log as they
-are made and dropped one by one. For every machine frame it is known under which address it was last
-made writable, and for every page table of the kernel's half which region it serves: what changes there
-is dropped at once, without a search.
+it says. The kernel's half of a PV guest's address space is the same in every one of its page tables, so its
+entries outlive a change of address space; so do those of an HVM guest's global pages, in the kernel's TLB.
+The others, called transient, are listed in a log as they are made and dropped one by one. For every machine
+frame it is known under which address it was last made writable, and for every page table of a PV kernel's
+half which region it serves: what changes there is dropped at once, without a search.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from euxen.cpu.native.language import copy, fill, load8, load64, native, store64
 from euxen.cpu.unicorn import jumps, layout
 
 PAGE_MASK = ~0xFFF
-PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
+PROT_READ, PROT_WRITE, PROT_EXEC, PROT_KEPT = 1, 2, 4, 8
+"""What a walk may say of a page; the last: its translation outlives a change of the address space."""
 
 ENTRIES = {layout.MMU_USER: 1024, layout.MMU_KERNEL: 4096}
 """How large the TLBs are. They are not resized: the kernel's is hardly ever empty."""
@@ -41,7 +42,7 @@ class FrameUse(Structure):
     """Where a machine frame has a writable entry. An epoch that has passed says: nowhere. Ours."""
 
     epoch: int = u64()
-    page: int = u64()  # in the kernel's half, or SEVERAL
+    page: int = u64()  # with an entry that is kept, or SEVERAL
     transient_epoch: int = u64()
     transient: int = u64()  # a page and the MMU mode, or SEVERAL
 
@@ -118,6 +119,8 @@ def fill_entry(block: int, env: int, mmu: int, address: int) -> int:
     page = address & PAGE_MASK
     desc = _desc(env, mmu)
     entry = entry_of(env, mmu, address)
+    protection = load64(block + CpuBlock.walk_protection)
+    kept = 1 if protection & PROT_KEPT and mmu != layout.MMU_USER else 0
     io = load64(desc + layout.TLB_DESC_IOTLB) + ((entry - load64(env + layout.ENV_TLB_FAST + mmu * 16 + 8)) >> 2)
     if not _speaks_for(entry, page):
         if load64(entry + layout.TLB_READ) != -1 or load64(entry + layout.TLB_CODE) != -1:
@@ -127,22 +130,24 @@ def fill_entry(block: int, env: int, mmu: int, address: int) -> int:
             number &= layout.VICTIMS - 1
             copy(desc + layout.TLB_DESC_VTABLE + number * layout.TLB_ENTRY_SIZE, entry, layout.TLB_ENTRY_SIZE)
             copy(desc + layout.TLB_DESC_VIOTLB + number * 16, io, 16)
-        if mmu == layout.MMU_USER or page >= 0:
+        if not kept:
             _log(block, mmu, page)
+    elif load64(entry + layout.TLB_KEPT) and not kept:
+        _log(block, mmu, page)
     _drop_victims(env, mmu, page)
     frame = load64(block + CpuBlock.walk_frame)
-    protection = load64(block + CpuBlock.walk_protection)
     writable = -1
     if protection & PROT_WRITE:
         writable = page
         if load8(load64(block + CpuBlock.code_map) + (frame >> 12)):
             writable |= layout.TLB_NOTDIRTY
-        _remember_writable(block, env, mmu, page, frame)
+        _remember_writable(block, env, mmu, page, frame, kept)
     store64(entry + layout.TLB_READ, page)
     store64(entry + layout.TLB_WRITE, writable)
     store64(entry + layout.TLB_CODE, page if protection & PROT_EXEC else -1)
     store64(entry + layout.TLB_PADDR, frame)
     store64(entry + layout.TLB_ADDEND, load64(block + CpuBlock.ram) + frame - page)
+    store64(entry + layout.TLB_KEPT, kept)
     store64(io, frame - page)
     store64(io + 8, 0)
     return entry
@@ -179,12 +184,12 @@ def _maps_writable(env: int, mmu: int, page: int, frame: int) -> int:
 
 
 @native
-def _remember_writable(block: int, env: int, mmu: int, page: int, frame: int) -> int:
+def _remember_writable(block: int, env: int, mmu: int, page: int, frame: int, kept: int) -> int:
     """Note that a frame gets a writable entry for a page."""
     use = load64(block + CpuBlock.frame_uses) + (frame >> 12) * FrameUse.size
     epoch = load64(block + CpuBlock.tlb_epoch)
     where = page
-    if mmu == layout.MMU_USER or page >= 0:
+    if not kept:
         use += FrameUse.transient_epoch
         epoch = load64(block + CpuBlock.transient_epoch)
         where |= mmu
@@ -195,7 +200,7 @@ def _remember_writable(block: int, env: int, mmu: int, page: int, frame: int) ->
         old = load64(use + 8)
         if old != where and old != SEVERAL:
             old_mmu = layout.MMU_KERNEL
-            if mmu == layout.MMU_USER or page >= 0:
+            if not kept:
                 old_mmu = old & 3
             other = _maps_writable(env, old_mmu, old & PAGE_MASK, frame)
             store64(use + 8, SEVERAL if other else where)
@@ -272,7 +277,7 @@ def _forget_transient_of(block: int, env: int, mmu: int) -> int:
     if count > LOG_ENTRIES:
         entry = load64(env + layout.ENV_TLB_FAST + mmu * layout.TLB_FAST_SIZE + 8)
         for _ in range((load64(env + layout.ENV_TLB_FAST + mmu * layout.TLB_FAST_SIZE) >> 6) + 1):
-            if mmu == layout.MMU_USER or load64(entry + layout.TLB_READ) >= 0 or load64(entry + layout.TLB_CODE) >= 0:
+            if not load64(entry + layout.TLB_KEPT):
                 _drop(entry)
             entry += layout.TLB_ENTRY_SIZE
     else:
@@ -283,14 +288,14 @@ def _forget_transient_of(block: int, env: int, mmu: int) -> int:
                 _drop(entry)
     victim = _desc(env, mmu) + layout.TLB_DESC_VTABLE
     for _ in range(layout.VICTIMS):
-        if mmu == layout.MMU_USER or load64(victim + layout.TLB_READ) >= 0 or load64(victim + layout.TLB_CODE) >= 0:
+        if not load64(victim + layout.TLB_KEPT):
             _drop(victim)
         victim += layout.TLB_ENTRY_SIZE
     return 0
 
 
 @native
-def _forget_transient(block: int) -> int:
+def forget_transient(block: int) -> int:
     """Forget all translations but those of the kernel's half."""
     env = load64(block + CpuBlock.env)
     _forget_transient_of(block, env, layout.MMU_USER)
@@ -320,7 +325,7 @@ def flush(block: int) -> int:
     store64(block + CpuBlock.flush_pending, 0)
     if load64(block + CpuBlock.kernel_changed):
         return forget_all(block)
-    return _forget_transient(block)
+    return forget_transient(block)
 
 
 @native
@@ -330,6 +335,35 @@ def flush_page(block: int, address: int) -> int:
     _drop_page(env, layout.MMU_USER, address & PAGE_MASK)
     _drop_page(env, layout.MMU_KERNEL, address & PAGE_MASK)
     return jumps.forget_page(block, address)
+
+
+@native
+def _drop_matching(first: int, count: int, region: int, shift: int) -> int:
+    entry = first
+    for _ in range(count):
+        if load64(entry + layout.TLB_READ) >> shift == region or load64(entry + layout.TLB_CODE) >> shift == region:
+            _drop(entry)
+        entry += layout.TLB_ENTRY_SIZE
+    return 0
+
+
+@native
+def drop_region(block: int, address: int, shift: int) -> int:
+    """Drop the entries of all pages in the ``1 << shift`` bytes, no more than 2 MiB, around an address."""
+    env = load64(block + CpuBlock.env)
+    region = address >> shift
+    for mmu in range(layout.MMU_USER, layout.MMU_KERNEL + 1):
+        # Both TLBs have as many places in a row as there are pages.
+        _drop_matching(entry_of(env, mmu, region << shift), 1 << (shift - 12), region, shift)
+        _drop_matching(_desc(env, mmu) + layout.TLB_DESC_VTABLE, layout.VICTIMS, region, shift)
+    return 0
+
+
+@native
+def is_kept(env: int, mmu: int, page: int) -> int:
+    """Whether a page has an entry that outlives a change of the address space."""
+    entry = entry_of(env, mmu, page)
+    return 1 if _speaks_for(entry, page) and load64(entry + layout.TLB_KEPT) else 0
 
 
 @native
@@ -354,7 +388,7 @@ def switch_root(block: int, root: int) -> int:
 def switch_user_root(block: int, root: int) -> int:
     """``CpuBlock.switch_user_root``: give the guest's programs another address space."""
     store64(block + CpuBlock.user_root, root)
-    return _forget_transient(block)
+    return forget_transient(block)
 
 
 @native

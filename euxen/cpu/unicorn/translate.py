@@ -21,8 +21,6 @@ from euxen.cpu.native.language import (
     call3,
     call4,
     call5,
-    cas64,
-    cpu_relax,
     fill,
     load8,
     load32,
@@ -34,10 +32,13 @@ from euxen.cpu.native.language import (
     store32,
     store64,
 )
-from euxen.cpu.unicorn import layout, tlb
+from euxen.cpu.native.spinlock import lock, unlock
+from euxen.cpu.unicorn import jumps, layout, tlb
 from euxen.cpu.unicorn.library import Functions
 
 LIST_ENTRIES = 255
+NO_FRAME, ALL_FRAMES = -1, -2
+CPL_USER = 3
 
 
 class WrittenCode(Structure):
@@ -104,6 +105,23 @@ def unprotect_code(uc: int, address: int) -> int:
 
 
 @native
+def look_up(cpu: int, address: int, base: int, flags: int, cflags: int) -> int:
+    """``tb_htable_lookup``: the jump cache did not know a block; what is found goes into it."""
+    block = load64(cpu + layout.CPU_OPAQUE)
+    is_user = 1 if flags & CPL_USER == CPL_USER else 0
+    is_hvm = load64(block + CpuBlock.hvm)
+    if is_user or (address >= 0 and not is_hvm):
+        jumps.log(block, address)
+    found = call5(load64(slots() + Functions.tb_htable_lookup), cpu, address, base, flags, cflags)
+    # Only now the page is in the TLB for certain. How many pages a new block will have is not known.
+    if is_hvm and not is_user:
+        one_page = 1 if found and load64(found + layout.TB_SECOND_PAGE) == -1 else 0
+        if not one_page or not tlb.is_kept(cpu + layout.ENV_TO_CPU, layout.MMU_KERNEL, address & tlb.PAGE_MASK):
+            jumps.log(block, address)
+    return found
+
+
+@native
 def flush_code(cpu: int) -> int:
     """``tb_flush``: all translated code goes, and nothing has to be watched."""
     call1(load64(slots() + Functions.tb_flush), cpu)
@@ -119,8 +137,11 @@ def nothing(_a: int, _b: int, _c: int) -> int:
 
 
 @native
-def step_over_syscall(_env: int) -> int:
-    """``helper_rechecking_single_step``: after SYSCALL the flags are the hypervisor's, and a TF is for what follows."""
+def step_over_syscall(env: int) -> int:
+    """``helper_rechecking_single_step``: after a PV guest's SYSCALL the flags are the hypervisor's, and a TF is for
+    what follows."""
+    if load64(load64(env - layout.ENV_TO_CPU + layout.CPU_OPAQUE) + CpuBlock.hvm):
+        return call1(load64(slots() + Functions.helper_rechecking_single_step), env)
     return 0
 
 
@@ -137,32 +158,45 @@ def begin_translation(block: int) -> int:
 def code_written(block: int, frame: int) -> int:
     """``CpuBlock.code_written``."""
     written = load64(block + CpuBlock.written_code)
-    while cas64(written + WrittenCode.lock, 0, 1) != 0:
-        cpu_relax()
+    lock(written + WrittenCode.lock)
     count = load64(written + WrittenCode.count)
     if count < LIST_ENTRIES:
         store64(written + WrittenCode.frames + count * 8, frame)
     store64(written + WrittenCode.count, min(count, LIST_ENTRIES) + 1)
     store64(block + CpuBlock.code_pending, 1)
-    store64(written + WrittenCode.lock, 0)
-    return 0
+    return unlock(written + WrittenCode.lock)
+
+
+@native
+def _take_written(block: int) -> int:
+    """Take a frame off the list; ALL_FRAMES, or NO_FRAME if there is none."""
+    written = load64(block + CpuBlock.written_code)
+    lock(written + WrittenCode.lock)
+    frame = NO_FRAME
+    count = load64(written + WrittenCode.count)
+    if count > LIST_ENTRIES:
+        frame = ALL_FRAMES
+        count = 0
+    elif count:
+        count -= 1
+        frame = load64(written + WrittenCode.frames + count * 8)
+    store64(written + WrittenCode.count, count)
+    if count == 0:
+        store64(block + CpuBlock.code_pending, 0)
+    unlock(written + WrittenCode.lock)
+    return frame
 
 
 @native
 def forget_written_code(block: int) -> int:
-    """``CpuBlock.forget_written_code``."""
-    written = load64(block + CpuBlock.written_code)
-    while cas64(written + WrittenCode.lock, 0, 1) != 0:
-        cpu_relax()
-    store64(block + CpuBlock.code_pending, 0)
-    count = load64(written + WrittenCode.count)
-    store64(written + WrittenCode.count, 0)
-    if count > LIST_ENTRIES:
-        invalidate_code(block, 0, load64(block + CpuBlock.frames) << 12)
-    else:
-        for i in range(count):
-            invalidate_code(block, load64(written + WrittenCode.frames + i * 8) << 12, 4096)
-    store64(written + WrittenCode.lock, 0)
+    """``CpuBlock.forget_written_code``. It takes long, so those who add to the list do not wait for all of it."""
+    frame = _take_written(block)
+    while frame != NO_FRAME:
+        if frame == ALL_FRAMES:
+            invalidate_code(block, 0, load64(block + CpuBlock.frames) << 12)
+        else:
+            invalidate_code(block, frame << 12, 4096)
+        frame = _take_written(block)
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from euxen.cpu import cpuid as cpuid_policy
 from euxen.cpu import state
 from euxen.cpu.block import CpuBlock
+from euxen.cpu.exits import request_exit
 from euxen.cpu.native.language import (
     call1,
     call2,
@@ -25,6 +26,9 @@ from euxen.cpu.native.language import (
     store64,
 )
 from euxen.cpu.unicorn import layout
+from euxen.cpu.unicorn.hvm import instructions, interrupts
+from euxen.cpu.unicorn.hvm.exceptions import block_of
+from euxen.cpu.unicorn.hvm.mmio import NOT_MODELLED, TRIPLE_FAULT
 from euxen.cpu.unicorn.library import Functions
 from euxen.cpu.unicorn.softmmu import OF_PROGRAM
 from euxen.cpu.unicorn.translate import serialize
@@ -34,12 +38,6 @@ INT1 = 0xF1
 CR4_TSD = 1 << 2
 SEP = 1 << 11
 """CPUID.1:EDX, the first of the feature words."""
-
-
-@native
-def block_of(env: int) -> int:
-    """The block of the engine whose registers these are."""
-    return load64(env - layout.ENV_TO_CPU + layout.CPU_OPAQUE)
 
 
 @native
@@ -59,6 +57,8 @@ def raise_trap(env: int, vector: int, error_code: int, code: int) -> int:
 def syscall(env: int, length: int) -> int:
     """``helper_syscall``: rip is at the instruction, which is ``length`` bytes long."""
     block = block_of(env)
+    if load64(block + CpuBlock.hvm):
+        return instructions.syscall(block, env, length & 0xFF)
     store64(env + state.RIP, load64(env + state.RIP) + (length & 0xFF))
     call2(load64(block + CpuBlock.on_syscall), block, 0)
     return 0
@@ -66,8 +66,10 @@ def syscall(env: int, length: int) -> int:
 
 @native
 def sysenter(env: int, return_address: int) -> int:
-    """``helper_sysenter``: AMD's CPUs do not have it in long mode. Where it was is not known to the entry."""
+    """``helper_sysenter``: AMD's CPUs do not have it in long mode. Where it was is not known to a PV guest's entry."""
     block = block_of(env)
+    if load64(block + CpuBlock.hvm):
+        return instructions.sysenter(block, env, return_address)
     if not load64(env + layout.ENV_FEATURES) & SEP:
         raise_trap(env, VECTOR_UD, 0, return_address)
     call2(load64(block + CpuBlock.on_syscall), block, 1)
@@ -98,12 +100,6 @@ def rdtscp(env: int) -> int:
 def rdpmc(env: int) -> int:
     """``helper_rdpmc``: there are no counters, and CR4.PCE is never set."""
     return raise_trap(env, VECTOR_GP, 0, 0)
-
-
-@native
-def port_access(env: int, return_address: int) -> int:
-    """``helper_inb`` and its like: no guest has a port of its own. The library would not even look at IOPL."""
-    return raise_trap(env, VECTOR_GP, 0, return_address)
 
 
 @native
@@ -190,11 +186,18 @@ def run(block: int) -> int:
     store8(uc + layout.UC_QUIT_REQUEST, 0)
     store32(uc + layout.UC_SIZE_RECUR_MEM, 0)
     env = load64(block + CpuBlock.env)
+    store64(block + CpuBlock.delivering, 0)
+    store32(env + layout.ENV_OLD_EXCEPTION, layout.NO_EXCEPTION)
+    if load64(block + CpuBlock.hvm):
+        interrupts.ask(block)
     while load64(block + CpuBlock.exit_reason) == 0:
         # On its way in the library takes all flags from EFLAGS, and on its way out it puts them there.
         store64(env + state.EFLAGS, state.rflags(block))
-        if call2(load64(slots() + Functions.cpu_exec), uc, cpu) & 0xFFFF_FFFF == layout.EXCP_ATOMIC:
+        result = call2(load64(slots() + Functions.cpu_exec), uc, cpu) & 0xFFFF_FFFF
+        if result == layout.EXCP_ATOMIC:
             store32(cpu + layout.CPU_CFLAGS_NEXT_TB, layout.CF_ALONE)
+        elif result == layout.EXCP_HLT and load64(block + CpuBlock.hvm):
+            request_exit(block, TRIPLE_FAULT, NOT_MODELLED)
         state.set_rflags(block, load64(env + state.EFLAGS))
     store32(uc + layout.UC_NESTED_LEVEL, 0)
     return load64(block + CpuBlock.exit_reason)

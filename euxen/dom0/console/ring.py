@@ -30,9 +30,21 @@ class ConsoleRing:
         }
         self._notify = notify
         self._input = bytearray()
+        self._closed = False
+        self._last_words = b""
+
+    def close(self) -> None:
+        """The guest is gone, and the page with it. What it wrote last can be received once more."""
+        self._last_words = self.receive()
+        self._closed = True
+        for view in (self._in, self._out, *self._indices.values()):
+            view.release()
 
     def receive(self) -> bytes:
         """Take what the guest has written, and give it what waits for it."""
+        if self._closed:
+            data, self._last_words = self._last_words, b""
+            return data
         consumer, producer = self._indices["out_cons"][0], self._indices["out_prod"][0]
         size = (producer - consumer) % WRAP
         data = b""
@@ -47,6 +59,8 @@ class ConsoleRing:
 
     def send(self, data: bytes) -> int:
         """Queue input for the guest; returns how many bytes were taken."""
+        if self._closed:
+            return len(data)
         taken = data[: MAX_INPUT - len(self._input)]
         self._input += taken
         if self._fill():

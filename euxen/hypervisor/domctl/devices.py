@@ -1,4 +1,4 @@
-"""Commands for domains that have devices of the host's, and for guests that are not PV. There are neither.
+"""Commands for domains that have devices of the host's. There are none.
 
 What they do first is look for what is wrong, as in Xen; then they are refused.
 """
@@ -46,13 +46,18 @@ def ioport_permission(request: Domctl) -> None:
     raise XenError(XEN_EINVAL if end <= op.first_port or end > MAX_IOPORTS else XEN_EPERM)
 
 
-def for_hvm_guests(request: Domctl) -> None:
-    """What only an HVM guest has."""
-    raise XenError(XEN_EINVAL)
+def ioport_mapping(request: Domctl) -> None:
+    """XEN_DOMCTL_ioport_mapping, for HVM guests: nobody has a port."""
+    raise XenError(XEN_EPERM if request.domain.is_hvm else XEN_EOPNOTSUPP)
 
 
-def for_other_kinds_of_guests(request: Domctl) -> None:
-    """The same, with another error."""
+def pt_irq(request: Domctl) -> None:
+    """XEN_DOMCTL_bind_pt_irq and unbind_pt_irq, for HVM guests: nobody has a device that could interrupt."""
+    raise XenError(XEN_EPERM if request.domain.is_hvm else XEN_EINVAL)
+
+
+def no_allocation(request: Domctl) -> None:
+    """What needs a CPU whose caches can be divided."""
     raise XenError(XEN_EOPNOTSUPP)
 
 

@@ -14,15 +14,16 @@ from euxen.abi.domctl import (
     XenDomctlHypercallInit,
     XenDomctlMaxMem,
 )
-from euxen.abi.errno import XEN_E2BIG, XEN_EINVAL, XEN_EOPNOTSUPP, XEN_EPERM
+from euxen.abi.errno import XEN_E2BIG, XEN_EINVAL, XEN_EPERM
 from euxen.cpu.native.language import signed
 from euxen.hypervisor import hypercall_page
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.domctl.request import Domctl
 from euxen.hypervisor.errors import XenError
+from euxen.hypervisor.hvm.hypercall_page import hvm_page
 from euxen.hypervisor.machine import PAGE_SIZE
+from euxen.hypervisor.mm import p2m, pagetable
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm import pagetable
 
 MAX_FRAMES_AT_ONCE = 1024
 MOST_PAGES = (1 << 32) - 1
@@ -42,7 +43,7 @@ def max_mem(request: Domctl) -> None:
 
 
 def getpageframeinfo3(request: Domctl) -> None:
-    """XEN_DOMCTL_getpageframeinfo3: which of some frames are page tables."""
+    """XEN_DOMCTL_getpageframeinfo3: which of some frames are page tables. An HVM guest's are none of Xen's business."""
     op = request.load(XenDomctlGetpageframeinfo3)
     if op.num > MAX_FRAMES_AT_ONCE:
         raise XenError(XEN_E2BIG)
@@ -53,10 +54,10 @@ def getpageframeinfo3(request: Domctl) -> None:
 
 def _kind(domain: Domain, frame: int) -> int:
     """XEN_DOMCTL_PFINFO_* of a frame."""
-    page = pg.get_page_from_mfn(domain.record.address, signed(frame))
+    page = p2m.get_page_from_gfn(domain.record.address, signed(frame))
     if not page:
         return XEN_DOMCTL_PFINFO_XTAB
-    words, at = domain.machine.frame_table.words(), frame * 4
+    words, at = domain.machine.frame_table.words(), pg.frame_of(domain.machine.record.address, page) * 4
     count, info = words[at], words[at + 1]
     pg.put_page(page)
     if count & pg.PGC_xen_heap:
@@ -69,23 +70,16 @@ def _kind(domain: Domain, frame: int) -> int:
 
 def hypercall_init(request: Domctl) -> None:
     """XEN_DOMCTL_hypercall_init: fill a page of the domain's with hypercall stubs."""
-    domain, frame = request.domain, request.load(XenDomctlHypercallInit).gmfn
-    page = pg.get_page_from_mfn(domain.record.address, signed(frame))
+    domain, machine = request.domain, request.domain.machine
+    page = p2m.get_page_from_gfn(domain.record.address, signed(request.load(XenDomctlHypercallInit).gmfn))
     if not page:
         raise XenError(XEN_EINVAL)
     if pagetable.get_page_type(page, pg.PGT_writable_page):
         pg.put_page(page)
         raise XenError(XEN_EPERM)
     with domain.paused():
-        domain.machine.frame(frame)[:] = hypercall_page.pv_page()
+        frame = pg.frame_of(machine.record.address, page)
+        machine.frame(frame)[:] = hvm_page() if domain.is_hvm else hypercall_page.pv_page()
         if domain.engine is not None:
             domain.engine.invalidate_code(frame * PAGE_SIZE, PAGE_SIZE)
     pagetable.put_page_and_type(page)
-
-
-def shadow_op(request: Domctl) -> None:
-    """XEN_DOMCTL_shadow_op, in a Xen without shadow paging (paging_domctl)."""
-    domain = request.other
-    if domain.is_dying:
-        return
-    raise XenError(XEN_EOPNOTSUPP if domain.vcpus else XEN_EINVAL)

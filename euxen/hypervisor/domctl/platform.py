@@ -9,6 +9,7 @@ from euxen.abi.domctl import (
     XenDomctlTscInfo,
 )
 from euxen.abi.errno import XEN_EEXIST, XEN_EINVAL, XEN_EOPNOTSUPP
+from euxen.cpu.policy import HVM_FEATURES, PV_FEATURES
 from euxen.hypervisor import cpu_policy
 from euxen.hypervisor.domctl.request import Domctl
 from euxen.hypervisor.errors import XenError
@@ -73,7 +74,8 @@ def set_cpu_policy(request: Domctl) -> None:
     if domain.creation_finished:
         raise XenError(XEN_EEXIST)
     try:
-        leaves = cpu_policy.merged(request.caller, domain.cpuid, op.leaves, op.nr_leaves)
+        possible = HVM_FEATURES if domain.is_hvm else PV_FEATURES
+        leaves = cpu_policy.merged(request.caller, domain.cpuid, op.leaves, op.nr_leaves, possible)
         cpu_policy.check_msrs(request.caller, op.msrs, op.nr_msrs)
     except cpu_policy.PolicyError as error:
         op.err_leaf, op.err_subleaf, op.err_msr = error.leaf, error.subleaf, error.msr

@@ -8,7 +8,7 @@ from euxen.abi import domctl as abi
 from euxen.abi.errno import XEN_EACCES, XEN_ENOSYS, XEN_ESRCH
 from euxen.hypervisor import xsm
 from euxen.hypervisor.caller import Caller
-from euxen.hypervisor.domctl import devices, domains, pages, platform, vcpus
+from euxen.hypervisor.domctl import devices, domains, hvm, pages, platform, vcpus
 from euxen.hypervisor.domctl.request import HEADER, Domctl
 from euxen.hypervisor.errors import XenError
 
@@ -41,7 +41,7 @@ OPERATIONS: dict[int, Callable[[Domctl], None]] = {
     abi.XEN_DOMCTL_max_mem: pages.max_mem,
     abi.XEN_DOMCTL_getpageframeinfo3: pages.getpageframeinfo3,
     abi.XEN_DOMCTL_hypercall_init: pages.hypercall_init,
-    abi.XEN_DOMCTL_shadow_op: pages.shadow_op,
+    abi.XEN_DOMCTL_shadow_op: hvm.shadow_op,
     abi.XEN_DOMCTL_set_address_size: platform.set_address_size,
     abi.XEN_DOMCTL_get_address_size: platform.get_address_size,
     abi.XEN_DOMCTL_settimeoffset: platform.settimeoffset,
@@ -53,16 +53,16 @@ OPERATIONS: dict[int, Callable[[Domctl], None]] = {
     abi.XEN_DOMCTL_iomem_permission: devices.iomem_permission,
     abi.XEN_DOMCTL_ioport_permission: devices.ioport_permission,
     abi.XEN_DOMCTL_memory_mapping: devices.memory_mapping,
-    abi.XEN_DOMCTL_ioport_mapping: devices.for_other_kinds_of_guests,
-    abi.XEN_DOMCTL_gethvmcontext: devices.for_hvm_guests,
-    abi.XEN_DOMCTL_sethvmcontext: devices.for_hvm_guests,
-    abi.XEN_DOMCTL_gethvmcontext_partial: devices.for_hvm_guests,
-    abi.XEN_DOMCTL_bind_pt_irq: devices.for_hvm_guests,
-    abi.XEN_DOMCTL_unbind_pt_irq: devices.for_hvm_guests,
-    abi.XEN_DOMCTL_get_paging_mempool_size: devices.for_other_kinds_of_guests,
-    abi.XEN_DOMCTL_set_paging_mempool_size: devices.for_other_kinds_of_guests,
+    abi.XEN_DOMCTL_ioport_mapping: devices.ioport_mapping,
+    abi.XEN_DOMCTL_gethvmcontext: hvm.gethvmcontext,
+    abi.XEN_DOMCTL_sethvmcontext: hvm.sethvmcontext,
+    abi.XEN_DOMCTL_gethvmcontext_partial: hvm.gethvmcontext_partial,
+    abi.XEN_DOMCTL_bind_pt_irq: devices.pt_irq,
+    abi.XEN_DOMCTL_unbind_pt_irq: devices.pt_irq,
+    abi.XEN_DOMCTL_get_paging_mempool_size: hvm.get_paging_mempool_size,
+    abi.XEN_DOMCTL_set_paging_mempool_size: hvm.set_paging_mempool_size,
     abi.XEN_DOMCTL_psr_cmt_op: devices.no_monitoring,
-    abi.XEN_DOMCTL_psr_alloc: devices.for_other_kinds_of_guests,
+    abi.XEN_DOMCTL_psr_alloc: devices.no_allocation,
     abi.XEN_DOMCTL_assign_device: devices.no_iommu,
     abi.XEN_DOMCTL_deassign_device: devices.no_iommu,
     abi.XEN_DOMCTL_test_assign_device: devices.no_iommu,

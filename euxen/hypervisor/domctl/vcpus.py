@@ -66,7 +66,7 @@ def getvcpucontext(request: Domctl) -> None:
     if not vcpu.is_initialised:
         raise XenError(XEN_ENODATA)
     with request.domain.paused():
-        context = get_context(vcpu)
+        context = vcpu.hvm.context() if vcpu.hvm is not None else get_context(vcpu)
     request.caller.write(op.ctxt, bytes(context))
 
 
@@ -77,6 +77,7 @@ def get_ext_vcpucontext(request: Domctl) -> None:
     if vcpu is request.caller:
         raise XenError(XEN_ESRCH)
     op.size_ = XenDomctlExtVcpucontext.size
+    # HVM guests' own CPUs know: theirs are 0.
     for call in ("sysenter", "syscall32"):
         setattr(op, f"{call}_callback_cs", 0)
         setattr(op, f"{call}_callback_eip", vcpu.record[f"{call}_callback"])
@@ -92,10 +93,19 @@ def set_ext_vcpucontext(request: Domctl) -> None:
         raise XenError(XEN_ESRCH)
     if op.size_ < EXTENDED_FROM or not canonical(op.sysenter_callback_eip) or not canonical(op.syscall32_callback_eip):
         raise XenError(XEN_EINVAL)
+    if request.domain.is_hvm and _means_something(op):
+        raise XenError(XEN_EINVAL)
     with request.domain.paused():
         for call in ("sysenter", "syscall32"):
             vcpu.record[f"{call}_callback"] = getattr(op, f"{call}_callback_eip")
             vcpu.record[f"{call}_disables_events"] = int(bool(getattr(op, f"{call}_disables_events")))
+
+
+def _means_something(op: XenDomctlExtVcpucontext) -> bool:
+    """Whether it says anything else than that 32-bit programs enter no kernel of Xen's."""
+    selectors = (op.sysenter_callback_cs | op.syscall32_callback_cs) & ~3
+    addresses = op.sysenter_callback_eip | op.syscall32_callback_eip
+    return bool(selectors | addresses | op.sysenter_disables_events | op.syscall32_disables_events)
 
 
 def getvcpuextstate(request: Domctl) -> None:
@@ -177,11 +187,13 @@ def scheduler_op(request: Domctl) -> None:
 
 
 def sendtrigger(request: Domctl) -> None:
-    """XEN_DOMCTL_sendtrigger: an NMI. A PV guest has no buttons."""
+    """XEN_DOMCTL_sendtrigger: an NMI. Nobody has buttons; to press those of an HVM guest in vain is no error."""
     op = request.load(XenDomctlSendtrigger)
     vcpu = request.vcpu(op.vcpu)
     if op.trigger in (XEN_DOMCTL_SENDTRIGGER_POWER, XEN_DOMCTL_SENDTRIGGER_SLEEP):
-        raise XenError(XEN_EINVAL)
+        if not request.domain.is_hvm:
+            raise XenError(XEN_EINVAL)
+        return
     if op.trigger != XEN_DOMCTL_SENDTRIGGER_NMI:
         raise XenError(XEN_ENOSYS)
     vcpu.record["nmi_pending"] = 1

@@ -17,6 +17,7 @@ from euxen.abi.grant_table import (
     GTF_type_mask,
 )
 from euxen.cpu.native.language import load16, load32, load64, native, store64, ult
+from euxen.cpu.native.spinlock import lock, unlock
 from euxen.hypervisor.domain_list import get_domain_by_id, put_domain
 from euxen.hypervisor.grants.entries import (
     V2_FRAME,
@@ -40,9 +41,9 @@ from euxen.hypervisor.grants.records import (
     GrantTableRecord,
 )
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm.page import frame_of, get_page_from_mfn, get_page_owner, page_of, put_page
+from euxen.hypervisor.mm.p2m import get_page_from_gfn
+from euxen.hypervisor.mm.page import frame_of, get_page_owner, page_of, put_page
 from euxen.hypervisor.records import DomainRecord
-from euxen.hypervisor.spinlock import lock, unlock
 
 SUB_PAGE_START, SUB_PAGE_LENGTH = 4, 6
 TRANS_DOMID, TRANS_GREF = 4, 8
@@ -100,7 +101,7 @@ def _describe(rd: int, table: int, ref: int, user: int, buf: int) -> int:
             sub_page = 1
             start = load16(shared + SUB_PAGE_START) & 0x7FFF
             length = load16(shared + SUB_PAGE_LENGTH)
-    page = get_page_from_mfn(rd, frame)
+    page = get_page_from_gfn(rd, frame)
     if not page:
         return GNTST_bad_page
     active = active_entry(table, ref)

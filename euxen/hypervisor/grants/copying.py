@@ -32,7 +32,8 @@ from euxen.hypervisor.grants.records import (
 )
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.outside_writes import close_window, open_window
-from euxen.hypervisor.mm.page import get_page_from_mfn, host_of, put_page
+from euxen.hypervisor.mm.p2m import get_page_from_gfn
+from euxen.hypervisor.mm.page import frame_of, host_of, put_page
 from euxen.hypervisor.mm.pagetable import get_page_type, put_page_type
 from euxen.hypervisor.records import DomainRecord, PageInfo
 
@@ -94,11 +95,11 @@ def _claim(ld: int, ptr: int, is_gref: int, readonly: int, buf: int) -> int:
         store64(buf + CopyBuf.have_grant, 1)
     else:
         what = load64(ptr + WHAT)
-        page = get_page_from_mfn(domain, what)
+        page = get_page_from_gfn(domain, what)
         if not page:
             return GNTST_bad_page
         store64(buf + CopyBuf.page, page)
-        store64(buf + CopyBuf.mfn, what)
+        store64(buf + CopyBuf.mfn, frame_of(load64(domain + DomainRecord.machine), page))
         store64(buf + CopyBuf.start, 0)
         store64(buf + CopyBuf.length, pg.PAGE_SIZE)
     store64(buf + CopyBuf.what, what)

@@ -17,6 +17,7 @@ from euxen.abi.grant_table import (
     GnttabMapGrantRef,
 )
 from euxen.cpu.native.language import load16, load32, load64, native, store16, store32, store64, ult
+from euxen.cpu.native.spinlock import lock, unlock
 from euxen.hypervisor.domain_list import get_domain_by_id, put_domain
 from euxen.hypervisor.grants.entries import (
     V1_FRAME,
@@ -29,8 +30,8 @@ from euxen.hypervisor.grants.entries import (
     status_of,
     table_of,
 )
+from euxen.hypervisor.grants.host_mapping import create_grant_host_mapping
 from euxen.hypervisor.grants.maptrack import get_maptrack_handle, maptrack_entry, put_maptrack_handle
-from euxen.hypervisor.grants.pv_mapping import create_grant_host_mapping
 from euxen.hypervisor.grants.records import (
     NO_HANDLE,
     ActiveEntry,
@@ -44,10 +45,10 @@ from euxen.hypervisor.grants.records import (
     GrantTableRecord,
 )
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm.page import frame_of, get_page, get_page_from_mfn, page_of, put_page
+from euxen.hypervisor.mm.p2m import get_page_from_gfn
+from euxen.hypervisor.mm.page import frame_of, get_page, page_of, put_page
 from euxen.hypervisor.mm.pagetable import get_page_type, put_page_type
 from euxen.hypervisor.records import DomainRecord
-from euxen.hypervisor.spinlock import lock, unlock
 
 ONLY_IN_PAGE_TABLES = GNTMAP_device_map | GNTMAP_application_map | GNTMAP_contains_pte
 
@@ -76,7 +77,7 @@ def frame_in_entry(table: int, ref: int) -> int:
 @native
 def _activate(rd: int, table: int, ref: int, user: int) -> int:
     """Look up the frame of a grant that nobody uses, and note it: the PageInfo, referred to, or 0."""
-    page = get_page_from_mfn(rd, frame_in_entry(table, ref))
+    page = get_page_from_gfn(rd, frame_in_entry(table, ref))
     if page:
         active = active_entry(table, ref)
         store64(active + ActiveEntry.domid, user)

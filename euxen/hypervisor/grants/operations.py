@@ -26,7 +26,7 @@ from euxen.hypervisor.grants.entries import table_of
 from euxen.hypervisor.grants.mapping import map_grant_ref
 from euxen.hypervisor.grants.records import GNTTAB_UNMAP_BATCH_SIZE, GrantTableRecord, UnmapCommon
 from euxen.hypervisor.grants.unmapping import unmap_and_replace, unmap_common_complete, unmap_grant_ref
-from euxen.hypervisor.guest_access import addr_ok, copy_from_guest, copy_to_guest
+from euxen.hypervisor.guest_access import copy_from_guest, copy_to_guest, handle_okay
 from euxen.hypervisor.mm.page import flush_domain_tlb
 from euxen.hypervisor.records import VcpuRecord
 
@@ -190,7 +190,7 @@ def do_grant_table_op(block: int, vcpu: int, command: int, operations: int, coun
         return DEFER
     domain = load64(vcpu + VcpuRecord.domain)
     # Only where the array begins is looked at (guest_handle_okay); where it leads to is found out later.
-    if not addr_ok(operations):
+    if not handle_okay(block, operations):
         return DEFER
     if command == GNTTABOP_map_grant_ref:
         return _map_batch(block, vcpu, domain, operations, count, fourth)

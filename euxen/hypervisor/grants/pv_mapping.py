@@ -2,8 +2,7 @@
 
 This is the only way in which a frame of another domain's gets into a page table. A guest may overwrite such an
 entry by other means, as in a Xen without debugging: its references go, and the grant stays pinned until the guest
-dies. A domain whose mappings are not in page tables (``is_external``: the built-in Domain 0) has the host's memory,
-and nothing is written for it.
+dies.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from euxen.abi.grant_table import (
     GNTST_general_error,
     GNTST_okay,
 )
-from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import call3, load64, native, store64
+from euxen.cpu.native.language import load64, native, store64
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.entries import (
     _PAGE_ACCESSED,
@@ -31,7 +29,6 @@ from euxen.hypervisor.mm.entries import (
 )
 from euxen.hypervisor.mm.l1 import put_page_from_l1e
 from euxen.hypervisor.mm.mmu import l1_entry_host
-from euxen.hypervisor.mm.outside_writes import close_window, open_window
 from euxen.hypervisor.mm.page import get_page_from_mfn, page_of, put_page
 from euxen.hypervisor.mm.update import note_change
 from euxen.hypervisor.records import DomainRecord, MachineRecord, PageInfo
@@ -92,32 +89,15 @@ def _update_entry(domain: int, host: int, old: int, new: int) -> int:
 
 
 @native
-def _note_mapped(domain: int, frame: int, writable: int) -> int:
-    """A frame is mapped now, perhaps another domain's: code that its owner or this domain has of it may get wrong."""
-    machine = load64(domain + DomainRecord.machine)
-    owner = load64(page_of(machine, frame) + PageInfo.owner)
-    if owner == domain:
-        return 0
-    if writable:
-        open_window(owner, frame)
-    block = load64(domain + DomainRecord.block)
-    if block:
-        call3(load64(block + CpuBlock.invalidate_code), block, frame << pg.PAGE_SHIFT, pg.PAGE_SIZE)
-    return 0
-
-
-@native
-def create_grant_host_mapping(domain: int, address: int, frame: int, flags: int) -> int:
-    """Map a frame, to which references were taken for that, where a domain wants it: GNTST_*."""
-    if not load64(domain + DomainRecord.is_external):
-        host = _entry_at(domain, address, flags & GNTMAP_contains_pte)
-        if host == NO_ENTRY:
-            return GNTST_general_error
-        old = load64(host)
-        _update_entry(domain, host, old, adjust_l1e((frame << pg.PAGE_SHIFT) | _grant_to_pte_flags(flags)))
-        _put_table(domain, host)
-        put_page_from_l1e(old, domain)
-    _note_mapped(domain, frame, 0 if flags & GNTMAP_readonly else 1)
+def create_grant_pv_mapping(domain: int, address: int, frame: int, flags: int) -> int:
+    """Map a frame, to which references were taken for that, by the entry that a guest names: GNTST_*."""
+    host = _entry_at(domain, address, flags & GNTMAP_contains_pte)
+    if host == NO_ENTRY:
+        return GNTST_general_error
+    old = load64(host)
+    _update_entry(domain, host, old, adjust_l1e((frame << pg.PAGE_SHIFT) | _grant_to_pte_flags(flags)))
+    _put_table(domain, host)
+    put_page_from_l1e(old, domain)
     return GNTST_okay
 
 
@@ -149,13 +129,11 @@ def _replace(domain: int, address: int, frame: int, new: int, flags: int) -> int
 
 
 @native
-def replace_grant_host_mapping(domain: int, address: int, frame: int, new_address: int, flags: int) -> int:
+def replace_grant_pv_mapping(domain: int, address: int, frame: int, new_address: int, flags: int) -> int:
     """Undo a mapping: GNTST_*. The references remain the caller's.
 
     With ``new_address``, what is mapped there moves to ``address``, or goes if that fails.
     """
-    if load64(domain + DomainRecord.is_external):
-        return GNTST_okay
     new = 0
     if new_address:
         new = -1 if flags & GNTMAP_contains_pte else _steal_linear_address(domain, new_address)
@@ -165,12 +143,3 @@ def replace_grant_host_mapping(domain: int, address: int, frame: int, new_addres
     if status != GNTST_okay:
         put_page_from_l1e(new, domain)
     return status
-
-
-@native
-def note_unmapped(domain: int, frame: int, readonly: int) -> int:
-    """A mapping of a frame is gone, before the references to it go."""
-    machine = load64(domain + DomainRecord.machine)
-    if not readonly and load64(page_of(machine, frame) + PageInfo.owner) != domain:
-        close_window(machine, frame)
-    return 0

@@ -27,6 +27,7 @@ from euxen.cpu.native.language import (
     store64,
     ult,
 )
+from euxen.cpu.native.spinlock import lock, unlock
 from euxen.hypervisor.grants.entries import (
     V2_FRAME,
     active_entry,
@@ -43,6 +44,7 @@ from euxen.hypervisor.grants.records import (
 )
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.heap import alloc_frames, free_frame
+from euxen.hypervisor.mm.p2m import unmap_xen_frame
 from euxen.hypervisor.mm.page import (
     flush_domain_tlb,
     host_of,
@@ -51,7 +53,6 @@ from euxen.hypervisor.mm.page import (
     share_xen_page_with_guest,
 )
 from euxen.hypervisor.records import DomainRecord, PageInfo
-from euxen.hypervisor.spinlock import lock, unlock
 
 ENTRY_V1 = 8
 STATUS_FLAGS = GTF_reading | GTF_writing
@@ -132,6 +133,7 @@ def _is_mapped(table: int) -> int:
     frames = load64(table + GrantTableRecord.status)
     for number in range(load64(table + GrantTableRecord.nr_status_frames)):
         page = page_of(machine, load64(frames + number * 8))
+        unmap_xen_frame(domain, load64(frames + number * 8))
         put_page_alloc_ref(page)
         if load64(page + PageInfo.count_info) & pg.PGC_count_mask:
             if pg.get_page(page, domain):

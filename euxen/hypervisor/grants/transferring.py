@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from euxen.abi.grant_table import GTF_accept_transfer, GTF_transfer_committed, GTF_transfer_completed
 from euxen.cpu.native.language import cas64, load32, load64, native, or8, store32, store64, ult
+from euxen.cpu.native.spinlock import lock, unlock
 from euxen.hypervisor.grants.entries import RETRIES, V1_FRAME, V2_FRAME, nr_grant_entries, shared_entry, table_of
 from euxen.hypervisor.grants.records import GrantTableRecord
 from euxen.hypervisor.mm.page import adjust_tot_pages, own_page
 from euxen.hypervisor.records import DomainRecord, MachineRecord
-from euxen.hypervisor.spinlock import lock, unlock
 
 
 @native
@@ -57,9 +57,10 @@ def reserve_page(domain: int) -> int:
     """Count one page more as a domain's, if it may have one; 1 if so."""
     if load64(domain + DomainRecord.is_dying):
         return 0
-    if adjust_tot_pages(domain, 1) < load64(domain + DomainRecord.max_pages):
-        return 1
-    return unreserve_page(domain)
+    if load64(domain + DomainRecord.tot_pages) >= load64(domain + DomainRecord.max_pages):
+        return 0
+    adjust_tot_pages(domain, 1)
+    return 1
 
 
 @native

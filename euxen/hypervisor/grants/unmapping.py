@@ -19,6 +19,7 @@ from euxen.abi.grant_table import (
     GnttabUnmapGrantRef,
 )
 from euxen.cpu.native.language import load32, load64, native, store16, store64, ult
+from euxen.cpu.native.spinlock import lock, unlock
 from euxen.hypervisor.domain_list import get_domain_by_id, put_domain
 from euxen.hypervisor.grants.entries import (
     active_entry,
@@ -27,9 +28,9 @@ from euxen.hypervisor.grants.entries import (
     status_of,
     table_of,
 )
+from euxen.hypervisor.grants.host_mapping import note_unmapped, replace_grant_host_mapping
 from euxen.hypervisor.grants.mapping import pin_increment, takes_type
 from euxen.hypervisor.grants.maptrack import maptrack_entry, put_maptrack_handle
-from euxen.hypervisor.grants.pv_mapping import note_unmapped, replace_grant_host_mapping
 from euxen.hypervisor.grants.records import (
     ActiveEntry,
     GNTPIN_devr_mask,
@@ -44,7 +45,6 @@ from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.page import page_of, put_page
 from euxen.hypervisor.mm.pagetable import put_page_and_type, put_page_type
 from euxen.hypervisor.records import DomainRecord
-from euxen.hypervisor.spinlock import lock, unlock
 from euxen.hypervisor.traps import CRASH_GRANTER_GONE, crash
 
 MAPPED = GNTMAP_device_map | GNTMAP_host_map
@@ -53,8 +53,13 @@ RELEASED_AT_ONCE = 1024
 
 
 @native
-def _counts(active: int, flags: int) -> int:
-    """Whether the pin of an entry has the mappings of ``flags`` in it."""
+def _counts(active: int, ld: int, flags: int) -> int:
+    """Whether the pin of an entry has a domain's mappings of ``flags`` in it.
+
+    Domids are used again: the granter may be another one than that which lent the frame.
+    """
+    if load64(active + ActiveEntry.domid) != load64(ld + DomainRecord.domain_id):
+        return 0
     pin = load64(active + ActiveEntry.pin)
     readonly = flags & GNTMAP_readonly
     if flags & GNTMAP_host_map and not pin & (GNTPIN_hstr_mask if readonly else GNTPIN_hstw_mask):
@@ -100,8 +105,7 @@ def _unmap_from(ld: int, rd: int, common: int, entry: int) -> int:
     if ult(ref, nr_grant_entries(table)):
         active = active_entry(table, ref)
         flags = load64(entry + GrantMapping.flags)
-        # Domids are used again: the granter may be another one than that which lent the frame.
-        if _counts(active, flags):
+        if _counts(active, ld, flags):
             status = _unmap_entry(ld, common, entry, active, flags)
     unlock(table)
     if load64(entry + GrantMapping.flags) == 0:
@@ -202,7 +206,7 @@ def _release(ld: int, rd: int, entry: int, flags: int) -> int:
     active = active_entry(table, ref)
     known = 0
     if ult(ref, nr_grant_entries(table)):
-        known = _counts(active, flags)
+        known = _counts(active, ld, flags)
     mfn = load64(active + ActiveEntry.mfn) if known else 0
     if known:
         store64(active + ActiveEntry.pin, load64(active + ActiveEntry.pin) - pin_increment(flags))

@@ -9,8 +9,8 @@ from euxen.hypervisor.errors import Continuation, XenError
 from euxen.hypervisor.vcpu import Vcpu
 
 INT_MAX = 0x7FFF_FFFF
-AT_ONCE = 1 << 16
-"""Bytes after which others go first."""
+AT_ONCE = 1 << 10
+"""Bytes after which others go first: they may all be ends of lines, of which each takes its time."""
 
 
 def console_io(vcpu: Vcpu, command: int, count: int, buffer: int, *_rest: int) -> int:

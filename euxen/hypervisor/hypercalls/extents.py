@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from euxen.abi.errno import XEN_ESRCH
 from euxen.abi.memory import XENMEMF_exact_node_request, XENMEMF_get_node
 from euxen.abi.xen import DOMID_SELF
-from euxen.hypervisor import xsm
 from euxen.hypervisor.caller import Caller
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import XenError
@@ -22,7 +21,7 @@ NUMA_NO_NODE, MAX_NUMNODES = 0xFF, 64
 WORD = struct.Struct("<Q")
 
 
-def domain_named(caller: Caller, domid: int, check: xsm.Check) -> Domain:
+def domain_named(caller: Caller, domid: int, check: Callable[[Domain, Domain], None]) -> Domain:
     """A domain that the caller names, if it may do with it what ``check`` is for. Raises XenError."""
     own = caller.domain
     domain = own if domid == DOMID_SELF else own.event_channels.domain_at(domid)

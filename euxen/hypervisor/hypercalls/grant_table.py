@@ -13,8 +13,7 @@ from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import Continuation, GrantError, GuestFault, XenError
 from euxen.hypervisor.grants import entries, tables, transferring
 from euxen.hypervisor.grants.operations import MAX_COUNT
-from euxen.hypervisor.guest_access import addr_ok
-from euxen.hypervisor.mm import heap, reservation
+from euxen.hypervisor.mm import heap, p2m, reservation
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.records import PAGE_SHIFT, PAGE_SIZE
 from euxen.hypervisor.vcpu import Vcpu
@@ -26,9 +25,17 @@ AT_ONCE = 64
 """Transfers and exchanges of entries that are done before others get their turn."""
 
 
+FOR_HVM_GUESTS = {
+    *(abi.GNTTABOP_query_size, abi.GNTTABOP_setup_table, abi.GNTTABOP_set_version, abi.GNTTABOP_get_version),
+    *(abi.GNTTABOP_copy, abi.GNTTABOP_map_grant_ref, abi.GNTTABOP_unmap_grant_ref, abi.GNTTABOP_swap_grant_ref),
+}
+
+
 def grant_table_op(vcpu: Vcpu, command: int, argument: int, count: int, *_rest: int) -> int:
     """An operation on ``count`` structures; each has a status of its own, GNTST_*."""
     command, count = command & 0xFFFF_FFFF, count & 0xFFFF_FFFF
+    if vcpu.hvm is not None and command not in FOR_HVM_GUESTS:
+        raise XenError(XEN_ENOSYS)
     if count > MAX_COUNT:
         raise XenError(XEN_EINVAL)
     if command & COMMAND_MASK == abi.GNTTABOP_cache_flush:
@@ -60,9 +67,9 @@ def _domain_of(vcpu: Vcpu, domid: int) -> Domain:
     return domain
 
 
-def _array(address: int) -> None:
+def _array(vcpu: Vcpu, address: int) -> None:
     """Check where an array begins that a caller names (guest_handle_okay)."""
-    if not addr_ok(signed(address)):
+    if not vcpu.handle_okay(address):
         raise GuestFault
 
 
@@ -71,11 +78,11 @@ def _setup_table(vcpu: Vcpu, argument: int, count: int) -> int:
     if count != 1:
         raise XenError(XEN_EINVAL)
     op = abi.GnttabSetupTable.unpack_from(vcpu.read(argument, abi.GnttabSetupTable.size))
-    _array(op.frame_list)
+    _array(vcpu, op.frame_list)
     try:
         table = _domain_of(vcpu, op.dom).grant_table
         table.grow(op.nr_frames)
-        _tell(vcpu, op.frame_list, table.frames[: op.nr_frames])
+        _tell(vcpu, op.frame_list, _shown(vcpu.domain, table.frames[: op.nr_frames]))
         op.status = abi.GNTST_okay
     except GrantError as error:
         op.status = error.status
@@ -83,12 +90,19 @@ def _setup_table(vcpu: Vcpu, argument: int, count: int) -> int:
     return 0
 
 
+def _shown(domain: Domain, frames: list[int]) -> list[int]:
+    """Frames of Xen's as a domain knows them: an HVM one by where it has them mapped, or as ~0 (gnttab_shared_gfn)."""
+    if not domain.is_hvm:
+        return frames
+    return [p2m.gfn_of(domain.record.address, frame) & ~(~0 << 64) for frame in frames]
+
+
 def _get_status_frames(vcpu: Vcpu, argument: int, count: int) -> int:
     """GNTTABOP_get_status_frames: tell where the status words of version 2 are."""
     if count != 1:
         raise XenError(XEN_EINVAL)
     op = abi.GnttabGetStatusFrames.unpack_from(vcpu.read(argument, abi.GnttabGetStatusFrames.size))
-    _array(op.frame_list)
+    _array(vcpu, op.frame_list)
     try:
         frames = _domain_of(vcpu, op.dom).grant_table.status_frames
         if op.nr_frames > len(frames):
@@ -156,7 +170,7 @@ def _get_version(vcpu: Vcpu, argument: int, _count: int) -> int:
 
 def _swap_grant_ref(vcpu: Vcpu, argument: int, count: int) -> int:
     """GNTTABOP_swap_grant_ref: exchange two entries that nobody uses."""
-    _array(argument)
+    _array(vcpu, argument)
     table = vcpu.domain.grant_table.record.address
     for number in range(min(count, AT_ONCE)):
         at = argument + number * abi.GnttabSwapGrantRef.size
@@ -175,7 +189,7 @@ def _rest(command: int, argument: int, count: int, size: int) -> int:
 
 def _transfer(vcpu: Vcpu, argument: int, count: int) -> int:
     """GNTTABOP_transfer: give frames away."""
-    _array(argument)
+    _array(vcpu, argument)
     for number in range(min(count, AT_ONCE)):
         at = argument + number * abi.GnttabTransfer.size
         op = abi.GnttabTransfer.unpack_from(vcpu.read(at, abi.GnttabTransfer.size))
@@ -215,7 +229,7 @@ def _cache_flush(vcpu: Vcpu, argument: int, count: int, reached: int) -> int:
 
     ``reached``: from which grant on a frame's is looked for, in an operation that was preempted.
     """
-    _array(argument)
+    _array(vcpu, argument)
     for number in range(count):
         at = argument + number * abi.GnttabCacheFlush.size
         if number == AT_ONCE:

@@ -15,7 +15,7 @@ from euxen.hypervisor import xsm
 from euxen.hypervisor.caller import Caller
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import Continuation, GuestFault, XenError
-from euxen.hypervisor.hypercalls import memory_exchange
+from euxen.hypervisor.hypercalls import memory_exchange, physmap
 from euxen.hypervisor.hypercalls.extents import MAX_ORDER, WORD, changing, domain_named, propagate_node, read_word
 from euxen.hypervisor.mm import heap, populate, reservation
 from euxen.hypervisor.mm.page import PAGE_SHIFT, PAGE_SIZE
@@ -27,8 +27,8 @@ MAX_EXTENTS = 0xFFFF_FFFF >> COMMAND_BITS
 E820MAX = 1024
 E820_ENTRY = struct.Struct("<QQI")
 """struct e820entry: address, bytes, E820_*."""
-EXTENTS_AT_ONCE = 256
-"""After so many, others go first."""
+FRAMES_AT_ONCE = 2048
+"""After so many, which takes some ms, others go first."""
 
 
 def memory_op(caller: Caller, command: int, argument: int, *_rest: int) -> int:
@@ -36,6 +36,8 @@ def memory_op(caller: Caller, command: int, argument: int, *_rest: int) -> int:
     start, operation = command >> COMMAND_BITS, command & COMMAND_MASK
     if operation in RESERVATIONS:
         return _reservation(caller, operation, argument, start)
+    if operation in physmap.OPERATIONS:
+        return physmap.OPERATIONS[operation](caller, argument, start)
     if operation in QUERIES:
         if start:
             raise XenError(XEN_EINVAL)
@@ -69,11 +71,15 @@ def _reservation(caller: Caller, operation: int, argument: int, start: int) -> i
 def _extents(
     caller: Caller, domain: Domain, operation: int, op: abi.XenMemoryReservation, start: int, argument: int
 ) -> int:
-    number = start
+    number = pause = start
     while number < op.nr_extents:
-        if number >= start + EXTENTS_AT_ONCE and (caller.hypercall_preempt_check() or caller.domain is domain):
-            raise Continuation(number << COMMAND_BITS | operation, argument)
-        if operation == abi.XENMEM_populate_physmap and op.extent_order == 0:
+        if number - pause << op.extent_order >= FRAMES_AT_ONCE:
+            if caller.hypercall_preempt_check() or caller.domain is domain:
+                raise Continuation(number << COMMAND_BITS | operation, argument)
+            domain.machine.let_others()
+            pause = number
+        on_demand = op.mem_flags & abi.XENMEMF_populate_on_demand
+        if operation == abi.XENMEM_populate_physmap and op.extent_order == 0 and not on_demand:
             number = _populate_many(caller, domain, op, number)
             if number == op.nr_extents:
                 break
@@ -98,13 +104,15 @@ def _populate_many(caller: Caller, domain: Domain, op: abi.XenMemoryReservation,
         return number
     try:
         pfns = caller.read(slot, 8 * count)
-        caller.write(slot, pfns)  # a list that cannot be written to costs one frame, not all
+        if not domain.is_hvm:
+            caller.write(slot, pfns)  # a list that cannot be written to costs one frame, not all
     except GuestFault:
         return number
     frames = Memory(8 * count)
     frames.view[:] = pfns
     done = populate.populate(domain.record.address, frames.address, count)
-    caller.write(slot, bytes(frames.view[: 8 * done]))
+    if not domain.is_hvm:
+        caller.write(slot, bytes(frames.view[: 8 * done]))
     return number + done
 
 
@@ -113,7 +121,7 @@ def _increase(caller: Caller, domain: Domain, slot: int, op: abi.XenMemoryReserv
     first = domain.allocate_extent(op.extent_order)
     if first is None:
         return False
-    if op.extent_start:
+    if op.extent_start and not domain.is_hvm:
         caller.write(slot, WORD.pack(first))
     return True
 
@@ -121,9 +129,13 @@ def _increase(caller: Caller, domain: Domain, slot: int, op: abi.XenMemoryReserv
 def _populate(caller: Caller, domain: Domain, slot: int, op: abi.XenMemoryReservation) -> bool:
     """XENMEM_populate_physmap: put frames where the guest has none."""
     pfn = read_word(caller, slot)
+    if op.mem_flags & abi.XENMEMF_populate_on_demand and domain.is_hvm:
+        return False  # memory is there, or it is not
     first = domain.allocate_extent(op.extent_order)
     if first is None:
         return False
+    if domain.is_hvm:
+        return physmap.add_extent(domain, pfn, first, 1 << op.extent_order)
     domain.machine.set_pfns(first, pfn, 1 << op.extent_order)
     caller.write(slot, WORD.pack(first))
     return True
@@ -165,6 +177,8 @@ def _maximum_gpfn(caller: Caller, argument: int) -> int:
 
 
 def _machphys_mapping(caller: Caller, argument: int) -> int:
+    if caller.domain.is_hvm:
+        raise XenError(XEN_ENOSYS)
     mapping = abi.XenMachphysMapping(
         v_start=MACH2PHYS_VIRT_START, v_end=MACH2PHYS_VIRT_END, max_mfn=MACH2PHYS_NR_ENTRIES - 1
     )
@@ -224,20 +238,6 @@ def _claim_pages(caller: Caller, argument: int) -> int:
     return 0
 
 
-def _without_p2m(caller: Caller, argument: int) -> int:
-    """What changes the map of guest frames: a PV guest has none in Xen."""
-    _domid_at(caller, argument, xsm.remove_from_physmap)
-    raise XenError(XEN_EACCES)
-
-
-def _add_to_physmap(caller: Caller, argument: int) -> int:
-    op = abi.XenAddToPhysmap.unpack_from(caller.read(argument, abi.XenAddToPhysmap.size))
-    if op.space == abi.XENMAPSPACE_gmfn_foreign:
-        raise XenError(XEN_ENOSYS)
-    domain_named(caller, op.domid, xsm.add_to_physmap)
-    raise XenError(XEN_EACCES)
-
-
 def _no_vnuma(caller: Caller, argument: int) -> int:
     _domid_at(caller, argument, xsm.get_vnumainfo)
     raise XenError(XEN_EOPNOTSUPP)
@@ -259,6 +259,8 @@ def _machphys_mfn_list(caller: Caller, argument: int) -> int:
 
 def _acquire_resource(caller: Caller, argument: int) -> int:
     """XENMEM_acquire_resource: the frames of something that another domain has, so that they can be mapped."""
+    if caller.domain.is_hvm:  # arch_acquire_resource_check
+        raise XenError(XEN_EACCES)
     op = abi.XenMemAcquireResource.unpack_from(caller.read(argument, abi.XenMemAcquireResource.size))
     if op.pad or (op.frame + op.nr_frames) >> 32:
         raise XenError(XEN_EINVAL)
@@ -295,9 +297,6 @@ QUERIES: dict[int, Callable[[Caller, int], int]] = {
     abi.XENMEM_machphys_mfn_list: _machphys_mfn_list,
     abi.XENMEM_memory_map: _memory_map,
     abi.XENMEM_exchange: memory_exchange.memory_exchange,
-    abi.XENMEM_add_to_physmap: _add_to_physmap,
-    abi.XENMEM_add_to_physmap_batch: _without_p2m,
-    abi.XENMEM_remove_from_physmap: _without_p2m,
     abi.XENMEM_get_vnumainfo: _no_vnuma,
     abi.XENMEM_get_sharing_freed_pages: _nothing_shared,
     abi.XENMEM_get_sharing_shared_pages: _nothing_shared,

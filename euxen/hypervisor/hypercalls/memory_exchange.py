@@ -8,19 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from euxen.abi import memory as abi
-from euxen.abi.errno import XEN_EFAULT, XEN_EINVAL, XEN_ENOMEM, XEN_EPERM
+from euxen.abi.errno import XEN_EFAULT, XEN_EINVAL, XEN_ENOMEM, XEN_EOPNOTSUPP, XEN_EPERM
 from euxen.cpu.native.language import signed
 from euxen.cpu.registers import MASK
 from euxen.hypervisor import xsm
 from euxen.hypervisor.caller import Caller
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import Continuation, GuestFault, XenError
-from euxen.hypervisor.guest_access import addr_ok
 from euxen.hypervisor.hypercalls.extents import MAX_ORDER, WORD, changing, domain_named, propagate_node, read_word
 from euxen.hypervisor.mm import heap, reservation
 from euxen.hypervisor.mm import page as pg
 
-CHUNKS_AT_ONCE = 32
+CHUNKS_AT_ONCE, FRAMES_AT_ONCE = 32, 2048
+"""After so many of either, others go first."""
 NR_EXCHANGED = abi.XenMemoryExchange.offsets["nr_exchanged"]
 
 
@@ -54,14 +54,15 @@ def _exchange(caller: Caller, op: abi.XenMemoryExchange, argument: int) -> None:
     chunk = op.nr_exchanged // given
     # Later, when it is too late to refuse, what the guest can't read or write is only not told.
     starts = inside.extent_start + 8 * op.nr_exchanged, outside.extent_start + 8 * chunk * taken
-    if not all(addr_ok(signed(start & MASK)) for start in starts):
+    if not all(caller.handle_okay(start & MASK) for start in starts):
         raise XenError(XEN_EFAULT)
     if not propagate_node(caller, outside.mem_flags):
         raise XenError(XEN_EINVAL)
     domain = domain_named(caller, inside.domid, xsm.memory_exchange)
     op.nr_exchanged = chunk * given
     with changing(caller, domain, abi.XENMEM_exchange, argument):
-        for number in range(chunk, min(chunk + CHUNKS_AT_ONCE, inside.nr_extents // given)):
+        at_once = min(CHUNKS_AT_ONCE, FRAMES_AT_ONCE >> order)
+        for number in range(chunk, min(chunk + at_once, inside.nr_extents // given)):
             _Chunk(caller, domain, op, number * given, given, number * taken, taken).exchange()
             op.nr_exchanged = (number + 1) * given
 
@@ -99,6 +100,8 @@ class _Chunk:
         for number in range(self.first_given, self.first_given + self.given):
             first = signed(read_word(self.caller, inside.extent_start + 8 * number))
             for frame in range(first, first + (1 << inside.extent_order)):
+                if self.domain.is_hvm:  # as steal_page answers, for a frame that there is
+                    raise XenError(XEN_EINVAL if self.domain.mfn_of(frame) is None else XEN_EOPNOTSUPP)
                 if not reservation.steal_page(self.domain.record.address, frame):
                     raise XenError(XEN_EINVAL)
                 stolen.append(frame)

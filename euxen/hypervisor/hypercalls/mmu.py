@@ -1,4 +1,4 @@
-"""mmu_update, mmuext_op and update_va_mapping for more than a domain's own: what ``mm.mmu`` leaves to Python.
+"""mmu_update, mmuext_op and update_va_mapping for more than a domain's own: what ``mm`` leaves to Python.
 
 Source: do_mmu_update, do_mmuext_op and do_update_va_mapping_otherdomain in xen/arch/x86/mm.c.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 
-from euxen.abi.errno import XEN_ESRCH
+from euxen.abi.errno import XEN_EINVAL, XEN_EOPNOTSUPP, XEN_ESRCH
 from euxen.hypervisor import xsm
 from euxen.hypervisor.continuation import PREEMPTED
 from euxen.hypervisor.domain import Domain
 from euxen.hypervisor.errors import Continuation, XenError
 from euxen.hypervisor.foreign import PageOwner, check_mmu_update
 from euxen.hypervisor.hypercalls.extents import changing
-from euxen.hypervisor.mm import mmu
+from euxen.hypervisor.mm import mmu, mmuext
 from euxen.hypervisor.vcpu import Vcpu
 
 
@@ -33,6 +33,8 @@ def mmu_update(vcpu: Vcpu, requests: int, count: int, done: int, foreign: int, *
     if pt_owner is None:
         raise XenError(XEN_ESRCH)
     pg_owner = PageOwner(domain, pages)
+    if pt_owner.is_hvm:
+        raise XenError(XEN_EOPNOTSUPP)  # it has no page tables of Xen's
     permitted = 1
     try:
         check_mmu_update(domain, pt_owner, pg_owner)
@@ -45,13 +47,17 @@ def mmu_update(vcpu: Vcpu, requests: int, count: int, done: int, foreign: int, *
 
 
 def mmuext_op(vcpu: Vcpu, operations: int, count: int, done: int, foreign: int, *_rest: int) -> int:
-    """HYPERVISOR_mmuext_op on pages of another domain's."""
+    """HYPERVISOR_mmuext_op on pages of another domain's. An HVM domain has none that it could be about."""
     owner = PageOwner(vcpu.domain, foreign & 0xFFFF)
+    if owner.domain is not None and owner.domain.is_hvm:
+        raise XenError(XEN_EINVAL)
     check_owner(vcpu.domain, owner)
+    if vcpu.hvm is not None:
+        raise XenError(XEN_EOPNOTSUPP)
     arguments = (operations, count, done, foreign)
     stopped = changing(vcpu, owner.domain, *arguments) if owner.domain is not None else contextlib.nullcontext()
     with stopped:
-        return _result(vcpu, mmu.mmuext_op(vcpu.block, *arguments, owner.record.address))
+        return _result(vcpu, mmuext.mmuext_op(vcpu.block, *arguments, owner.record.address))
 
 
 def check_owner(caller: Domain, owner: PageOwner) -> None:

@@ -13,6 +13,7 @@ from euxen.abi.arch_x86_xen import (
 )
 from euxen.abi.errno import XEN_EFAULT, XEN_EINVAL, XEN_ENOENT
 from euxen.abi.event_channel import EVTCHNOP_close, EVTCHNOP_send, EVTCHNOP_unmask
+from euxen.abi.grant_table import GNTTABOP_unmap_and_replace
 from euxen.abi.sched import SCHEDOP_block, SCHEDOP_yield
 from euxen.abi.vcpu import (
     VCPUOP_set_periodic_timer,
@@ -49,8 +50,9 @@ from euxen.hypervisor.continuation import DEFER, PREEMPTED, create_continuation
 from euxen.hypervisor.descriptors import do_set_gdt, do_update_descriptor
 from euxen.hypervisor.event_channel import evtchn_close, evtchn_send, evtchn_unmask
 from euxen.hypervisor.grants.operations import do_grant_table_op
-from euxen.hypervisor.guest_access import addr_ok, copy_from_guest, copy_to_guest, get_guest, put_guest
-from euxen.hypervisor.mm.mmu import do_mmu_update, do_mmuext_op, do_update_va_mapping
+from euxen.hypervisor.guest_access import copy_from_guest, copy_to_guest, get_guest, handle_okay, put_guest
+from euxen.hypervisor.mm.mmu import do_mmu_update, do_update_va_mapping
+from euxen.hypervisor.mm.mmuext import do_mmuext_op
 from euxen.hypervisor.records import DomainRecord, VcpuRecord
 from euxen.hypervisor.sched import block_enable_events
 from euxen.hypervisor.time import (
@@ -75,6 +77,32 @@ MULTICALL_ARGS = MulticallEntry.offsetof("args")
 @native
 def dispatch(block: int, vcpu: int, number: int, a1: int, a2: int, a3: int, a4: int) -> int:
     """The hypercalls that are answered natively; DEFER for those that are not."""
+    if number == HYPERVISOR_set_timer_op:
+        return do_set_timer_op(block, a1)
+    if number == HYPERVISOR_xen_version and a1 & 0xFFFF_FFFF == XENVER_version:
+        return XEN_MAJOR_MINOR
+    if number == HYPERVISOR_event_channel_op:
+        return _event_channel_op(block, vcpu, a1 & 0xFFFF_FFFF, a2)
+    if number == HYPERVISOR_sched_op:
+        return _sched_op(block, vcpu, a1 & 0xFFFF_FFFF)
+    if number == HYPERVISOR_vcpu_op:
+        return _vcpu_op(block, vcpu, a1 & 0xFFFF_FFFF, a2 & 0xFFFF_FFFF, a3)
+    if load64(block + CpuBlock.hvm):
+        return _hvm_grant_table_op(block, vcpu, a1, a2, a3, a4) if number == HYPERVISOR_grant_table_op else DEFER
+    return _pv_dispatch(block, vcpu, number, a1, a2, a3, a4)
+
+
+@native
+def _hvm_grant_table_op(block: int, vcpu: int, command: int, operations: int, count: int, fourth: int) -> int:
+    """What an HVM guest may do with grants (hvm_grant_table_op). What it may not, Python refuses."""
+    if command & 0xFFFF_FFFF == GNTTABOP_unmap_and_replace:
+        return DEFER
+    return do_grant_table_op(block, vcpu, command, operations, count, fourth)
+
+
+@native
+def _pv_dispatch(block: int, vcpu: int, number: int, a1: int, a2: int, a3: int, a4: int) -> int:
+    """Those of PV guests alone, and grants."""
     if number == HYPERVISOR_mmu_update:
         return do_mmu_update(block, a1, a2, a3, a4)
     if number == HYPERVISOR_update_va_mapping:
@@ -89,18 +117,8 @@ def dispatch(block: int, vcpu: int, number: int, a1: int, a2: int, a3: int, a4: 
         return _fpu_taskswitch(block, vcpu, a1 & 0xFFFF_FFFF)
     if number == HYPERVISOR_update_descriptor:
         return do_update_descriptor(block, a1, a2)
-    if number == HYPERVISOR_set_timer_op:
-        return do_set_timer_op(block, a1)
-    if number == HYPERVISOR_xen_version and a1 & 0xFFFF_FFFF == XENVER_version:
-        return XEN_MAJOR_MINOR
-    if number == HYPERVISOR_event_channel_op:
-        return _event_channel_op(block, vcpu, a1 & 0xFFFF_FFFF, a2)
-    if number == HYPERVISOR_sched_op:
-        return _sched_op(block, vcpu, a1 & 0xFFFF_FFFF)
     if number == HYPERVISOR_grant_table_op:
         return do_grant_table_op(block, vcpu, a1, a2, a3, a4)
-    if number == HYPERVISOR_vcpu_op:
-        return _vcpu_op(block, vcpu, a1 & 0xFFFF_FFFF, a2 & 0xFFFF_FFFF, a3)
     if number == HYPERVISOR_set_gdt:
         return do_set_gdt(block, a1, a2)
     return DEFER
@@ -109,7 +127,7 @@ def dispatch(block: int, vcpu: int, number: int, a1: int, a2: int, a3: int, a4: 
 @native
 def multicall(block: int, vcpu: int, calls: int, count: int) -> int:
     """HYPERVISOR_multicall. Before a call that Python has to make, and when time is up, it is preempted."""
-    if not addr_ok(calls):
+    if not handle_okay(block, calls):
         return -XEN_EFAULT
     entry = vcpu + VcpuRecord.scratch + 64
     args = entry + MULTICALL_ARGS
@@ -122,7 +140,7 @@ def multicall(block: int, vcpu: int, calls: int, count: int) -> int:
         if copy_from_guest(block, entry, calls, MulticallEntry.size):
             return -XEN_EFAULT
         number = load64(entry)
-        if number == HYPERVISOR_iret:
+        if number == HYPERVISOR_iret and not load64(block + CpuBlock.hvm):
             return IRET
         result = -XEN_EINVAL
         if number != HYPERVISOR_multicall:

@@ -39,8 +39,13 @@ FOR_A_DEVICE_THAT_IS_THERE = {
 
 
 def physdev_op(vcpu: Vcpu, command: int, argument: int, *_rest: int) -> int:
-    """What there is of it: the virtual IOPL, the I/O bitmap, and questions about interrupts."""
+    """What there is of it: the virtual IOPL, the I/O bitmap, and questions about interrupts.
+
+    An HVM guest could only ask for interrupts (hvm_physdev_op).
+    """
     command &= 0xFFFF_FFFF
+    if vcpu.hvm is not None and command not in (abi.PHYSDEVOP_map_pirq, abi.PHYSDEVOP_unmap_pirq):
+        raise XenError(XEN_ENOSYS)
     if command == abi.PHYSDEVOP_set_iopl:
         iopl = abi.PhysdevSetIopl.unpack_from(vcpu.read(argument, abi.PhysdevSetIopl.size)).iopl
         if iopl > 3:

@@ -9,7 +9,6 @@ from euxen.hypervisor import sched, xsm
 from euxen.hypervisor.caller import Caller
 from euxen.hypervisor.errors import GuestFault, XenError
 from euxen.hypervisor.event_channel import evtchn_port_poll
-from euxen.hypervisor.guest_access import addr_ok
 from euxen.hypervisor.vcpu import Vcpu
 
 MAX_POLL_PORTS = 128
@@ -71,7 +70,7 @@ def _poll(vcpu: Vcpu, op: abi.SchedPoll) -> int:
     """Wait until one of some ports is pending, masked or not, or until a time (do_poll)."""
     if op.nr_ports > MAX_POLL_PORTS:
         raise XenError(XEN_EINVAL)
-    if not addr_ok(signed(op.ports)):
+    if not vcpu.handle_okay(op.ports):
         raise GuestFault
     record = vcpu.record
     sched.begin_poll(record.address)

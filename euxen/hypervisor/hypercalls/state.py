@@ -7,6 +7,7 @@ from euxen.abi.errno import XEN_EINVAL, XEN_ENODEV, XEN_ENOSYS, XEN_EOPNOTSUPP, 
 from euxen.abi.xen import (
     VMASST_CMD_disable,
     VMASST_CMD_enable,
+    VMASST_TYPE_runstate_update_flag,
 )
 from euxen.cpu import state
 from euxen.cpu.descriptor import data_fault, install
@@ -17,6 +18,7 @@ from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.guest_context import ASSISTS
 from euxen.hypervisor.vcpu import Vcpu
 
+ASSISTS_OF_ALL = {VMASST_TYPE_runstate_update_flag}
 DR6_RESERVED_ONES = 0xFFFF_0FF0
 DR6_WRITABLE = 0xE00F
 DR7_RESERVED_ONES = 0x400
@@ -105,7 +107,7 @@ def set_segment_base(vcpu: Vcpu, which: int, base: int, *_rest: int) -> int:
 def vm_assist(vcpu: Vcpu, command: int, kind: int, *_rest: int) -> int:
     """HYPERVISOR_vm_assist."""
     command, kind = command & 0xFFFF_FFFF, kind & 0xFFFF_FFFF
-    if kind not in ASSISTS:
+    if kind not in (ASSISTS_OF_ALL if vcpu.hvm is not None else ASSISTS):
         raise XenError(XEN_EINVAL)
     record = vcpu.domain.record
     if command == VMASST_CMD_enable:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from euxen.abi import vcpu as abi
 from euxen.abi.arch_x86_xen import VcpuGuestContext
 from euxen.abi.errno import XEN_EEXIST, XEN_EFAULT, XEN_EINVAL, XEN_ENOENT, XEN_ENOSYS
+from euxen.abi.hvm_vcpu import VcpuHvmContext
 from euxen.abi.sched import SHUTDOWN_poweroff
-from euxen.cpu.native.language import signed
 from euxen.hypervisor import sched, time
 from euxen.hypervisor.errors import XenError
-from euxen.hypervisor.guest_access import addr_ok
 from euxen.hypervisor.vcpu import Vcpu
 
 
@@ -33,14 +32,8 @@ def vcpu_op(vcpu: Vcpu, command: int, vcpu_id: int, argument: int, *_rest: int) 
     if command == abi.VCPUOP_get_runstate_info:
         vcpu.write(argument, bytes(target.runstate_info(vcpu.domain.machine.now())))
         return 0
-    if command == abi.VCPUOP_register_runstate_memory_area:
-        target.record["runstate_area"] = _area(vcpu, argument)
-        target.publish_runstate()
-        return 0
-    if command == abi.VCPUOP_register_vcpu_time_memory_area:
-        target.record["time_area"] = _area(vcpu, argument)
-        target.publish_time()
-        return 0
+    if command in (abi.VCPUOP_register_runstate_memory_area, abi.VCPUOP_register_vcpu_time_memory_area):
+        return area_registered(vcpu, command, vcpu_id, int.from_bytes(vcpu.read(argument, 8), "little"))
     if command == abi.VCPUOP_register_vcpu_info:
         op = abi.VcpuRegisterVcpuInfo.unpack_from(vcpu.read(argument, abi.VcpuRegisterVcpuInfo.size))
         target.move_vcpu_info(op.mfn, op.offset)
@@ -61,6 +54,12 @@ def vcpu_op(vcpu: Vcpu, command: int, vcpu_id: int, argument: int, *_rest: int) 
 
 
 def _initialise(vcpu: Vcpu, target: Vcpu, argument: int) -> int:
+    if target.hvm is not None:
+        hvm_context = VcpuHvmContext.unpack_from(vcpu.read(argument, VcpuHvmContext.size))
+        if target.is_initialised:
+            raise XenError(XEN_EEXIST)
+        target.hvm.initialise(hvm_context)
+        return 0
     context = VcpuGuestContext.unpack_from(vcpu.read(argument, VcpuGuestContext.size))
     if target.is_initialised:
         raise XenError(XEN_EEXIST)
@@ -77,12 +76,20 @@ def _down(target: Vcpu) -> int:
     return 0
 
 
-def _area(vcpu: Vcpu, argument: int) -> int:
-    """The address of an area that Xen shall write to. It need not be mapped, but must not be Xen's."""
-    address = int.from_bytes(vcpu.read(argument, 8), "little")
-    if not addr_ok(signed(address)):
+def area_registered(vcpu: Vcpu, command: int, vcpu_id: int, address: int) -> int:
+    """Xen shall write to an area of the guest's. It need not be mapped, but must not be Xen's."""
+    if vcpu_id >= vcpu.domain.max_vcpus:
+        raise XenError(XEN_ENOENT)
+    if not vcpu.handle_okay(address):
         raise XenError(XEN_EFAULT)
-    return address
+    target = vcpu.domain.vcpus[vcpu_id]
+    if command == abi.VCPUOP_register_runstate_memory_area:
+        target.record["runstate_area"] = address
+        target.publish_runstate()
+    else:
+        target.record["time_area"] = address
+        target.publish_time()
+    return 0
 
 
 def _periodic(vcpu: Vcpu, target: Vcpu, command: int, argument: int) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from euxen.abi.errno import XEN_EINVAL, XEN_ENOMEM
 from euxen.cpu.native.language import ctz, fill, load64, native, shr, store64, ult
+from euxen.cpu.native.spinlock import lock, unlock
 from euxen.hypervisor.records import PAGE_INFO_SHIFT, PAGE_SHIFT, PAGE_SIZE, DomainRecord, MachineRecord, PageInfo
-from euxen.hypervisor.spinlock import lock, unlock
 
 PGC_need_scrub = 1 << 61
 WORD_ORDER = 6
@@ -110,12 +110,22 @@ def _claims_allow(machine: int, domain: int, count: int) -> int:
 
 @native
 def _reduce_claim(machine: int, domain: int, count: int) -> int:
-    """A claim is used up by what is allocated (domain_adjust_tot_pages). Locked."""
+    """So much of a claim is used up. Locked."""
     used = min(load64(domain + DomainRecord.outstanding_pages), count)
     store64(domain + DomainRecord.outstanding_pages, load64(domain + DomainRecord.outstanding_pages) - used)
     claims = machine + MachineRecord.outstanding_claims
     store64(claims, load64(claims) - used)
     return 0
+
+
+@native
+def adjust_claim(domain: int, pages: int) -> int:
+    """A domain has ``pages`` more, or less: a claim is for what it shall have in all, until it has it."""
+    machine = load64(domain + DomainRecord.machine)
+    lock(machine + MachineRecord.heap_lock)
+    if load64(domain + DomainRecord.outstanding_pages):
+        _reduce_claim(machine, domain, pages)
+    return unlock(machine + MachineRecord.heap_lock)
 
 
 @native
@@ -160,8 +170,6 @@ def alloc_for(machine: int, domain: int, order: int) -> int:
     lock(machine + MachineRecord.heap_lock)
     first = _find(machine, order) if _claims_allow(machine, domain, count) else NONE
     if first != NONE:
-        if domain:
-            _reduce_claim(machine, domain, count)
         _mark(machine, first, count, 0)
         store64(machine + MachineRecord.heap_top, max(load64(machine + MachineRecord.heap_top), first + count))
     unlock(machine + MachineRecord.heap_lock)
@@ -210,11 +218,12 @@ def next_dirty(machine: int, frame: int) -> int:
 
 
 @native
-def take_dirty(machine: int, first: int) -> int:
+def take_dirty(machine: int, first: int, most: int) -> int:
     """Take the free frames from ``first`` on that would have to be cleared, so that nobody gets them; how many."""
     lock(machine + MachineRecord.heap_lock)
+    last = min(first + most, load64(machine + MachineRecord.heap_top))
     end = first
-    while end < load64(machine + MachineRecord.heap_top) and _is_dirty(machine, end):
+    while end < last and _is_dirty(machine, end):
         end += 1
     _mark(machine, first, end - first, 0)
     unlock(machine + MachineRecord.heap_lock)

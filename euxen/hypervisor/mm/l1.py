@@ -17,7 +17,7 @@ from euxen.hypervisor.mm.entries import (
     adjust_l1e,
     mfn_in,
 )
-from euxen.hypervisor.mm.outside_writes import close_window, open_window
+from euxen.hypervisor.mm.outside_writes import close_window, forget_code, open_window
 from euxen.hypervisor.mm.page import drop_type, mfn_valid, page_of, put_page, take_type
 from euxen.hypervisor.records import DomainRecord, PageInfo
 
@@ -42,8 +42,11 @@ def get_page_from_l1e(entry: int, l1_owner: int, pg_owner: int) -> int:
     if entry & _PAGE_RW and take_type(page, pg.PGT_writable_page) != 0:
         put_page(page)
         return -XEN_EBUSY
-    if entry & _PAGE_RW and owner != l1_owner:
-        open_window(owner, frame)
+    if owner != l1_owner:
+        # The domain that maps it may have had the frame before, with something else in it.
+        forget_code(l1_owner, frame)
+        if entry & _PAGE_RW:
+            open_window(owner, frame)
     return 0
 
 

@@ -1,43 +1,25 @@
-"""The hypercalls by which a PV guest changes its page tables: mmu_update, update_va_mapping, mmuext_op.
+"""The hypercalls by which a PV guest changes entries of its page tables: mmu_update and update_va_mapping.
 
-Source: xen/arch/x86/mm.c, do_mmu_update, __do_update_va_mapping, do_mmuext_op.
+Source: xen/arch/x86/mm.c, do_mmu_update and __do_update_va_mapping.
 """
 
 from __future__ import annotations
 
-from euxen.abi.errno import XEN_EACCES, XEN_EFAULT, XEN_EINVAL, XEN_ENOSYS, XEN_EOPNOTSUPP, XEN_EPERM
+from euxen.abi.errno import XEN_EFAULT, XEN_EINVAL, XEN_ENOSYS, XEN_EPERM
 from euxen.abi.xen import (
     DOMID_SELF,
     MMU_MACHPHYS_UPDATE,
     MMU_PT_UPDATE_NO_TRANSLATE,
     MMU_PT_UPDATE_PRESERVE_AD,
-    MMUEXT_CLEAR_PAGE,
-    MMUEXT_COPY_PAGE,
-    MMUEXT_FLUSH_CACHE,
-    MMUEXT_FLUSH_CACHE_GLOBAL,
-    MMUEXT_INVLPG_ALL,
-    MMUEXT_INVLPG_LOCAL,
-    MMUEXT_INVLPG_MULTI,
-    MMUEXT_MARK_SUPER,
-    MMUEXT_NEW_BASEPTR,
-    MMUEXT_NEW_USER_BASEPTR,
-    MMUEXT_PIN_L1_TABLE,
-    MMUEXT_PIN_L4_TABLE,
-    MMUEXT_SET_LDT,
-    MMUEXT_TLB_FLUSH_LOCAL,
-    MMUEXT_TLB_FLUSH_MULTI,
-    MMUEXT_UNMARK_SUPER,
-    MMUEXT_UNPIN_TABLE,
     UVMF_ALL,
     UVMF_FLUSHTYPE_MASK,
     UVMF_INVLPG,
     UVMF_LOCAL,
     UVMF_TLB_FLUSH,
-    MmuextOp,
     MmuUpdate,
 )
 from euxen.cpu.block import CpuBlock
-from euxen.cpu.native.language import and64, call2, call3, copy, fill, load32, load64, native, or64, store64
+from euxen.cpu.native.language import call2, load64, native, store64
 from euxen.hypervisor.continuation import DEFER, create_continuation
 from euxen.hypervisor.guest_access import LOAD, addr_ok, copy_from_guest, get_guest, guest_host, put_guest
 from euxen.hypervisor.mm import page as pg
@@ -48,33 +30,21 @@ from euxen.hypervisor.mm.page import (
     get_page_from_mfn,
     host_of,
     level_of,
-    page_of,
     put_page,
     write_word,
 )
 from euxen.hypervisor.mm.pagetable import (
-    get_page_and_type_from_mfn,
-    get_page_and_type_preemptible,
     get_page_type,
     put_old_guest_table,
-    put_page_and_type,
-    put_page_and_type_preemptible,
     put_page_type,
 )
 from euxen.hypervisor.mm.update import mod_l1_entry, mod_ln_entry
-from euxen.hypervisor.mm.xen_slots import fill_ro_mpt, m2p_strict, zap_ro_mpt
 from euxen.hypervisor.records import DomainRecord, MachineRecord, PageInfo, VcpuRecord
 
 MMU_UPDATE_PREEMPTED = 1 << 31
 PSE = 0x80
 GO_ON = 1 << 42
 """What the start of a batch says where there is nothing to answer yet."""
-
-ARG1 = MmuextOp.offsetof("arg1")
-ARG2 = MmuextOp.offsetof("arg2")
-MAX_LDT_ENTRIES = 8192
-NO_MMUEXT_OP = 14
-"""The only number below the highest that means nothing."""
 
 
 @native
@@ -91,7 +61,7 @@ def owns_tables(domain: int, foreign: int) -> int:
 
 
 @native
-def _done_before(block: int, vcpu: int, count: int, pdone: int) -> int:
+def done_before(block: int, vcpu: int, count: int, pdone: int) -> int:
     """How much of a batch that was preempted is done already: the caller's counter knows."""
     if count & MMU_UPDATE_PREEMPTED and pdone and get_guest(block, pdone, 4) == 0:
         return load64(vcpu + VcpuRecord.word)
@@ -99,7 +69,7 @@ def _done_before(block: int, vcpu: int, count: int, pdone: int) -> int:
 
 
 @native
-def _start_batch(vcpu: int, requests: int, count: int, pdone: int, foreign: int) -> int:
+def start_batch(vcpu: int, requests: int, count: int, pdone: int, foreign: int) -> int:
     """What there is to answer before a batch is looked at, or GO_ON."""
     if put_old_guest_table(load64(vcpu + VcpuRecord.domain)):
         return create_continuation(vcpu, requests, count, pdone, foreign)
@@ -111,7 +81,7 @@ def _start_batch(vcpu: int, requests: int, count: int, pdone: int, foreign: int)
 
 
 @native
-def _finish_batch(vcpu: int, rest: int, count: int, pdone: int, foreign: int, error: int) -> int:
+def finish_batch(vcpu: int, rest: int, count: int, pdone: int, foreign: int, error: int) -> int:
     """The answer to a batch of which ``count`` requests are left, or have the rest of it done later."""
     if error == -ERESTART:
         return create_continuation(vcpu, rest, count | MMU_UPDATE_PREEMPTED, pdone, foreign)
@@ -168,7 +138,7 @@ def do_mmu_update(block: int, requests: int, count: int, pdone: int, foreign: in
     vcpu = load64(block + CpuBlock.vcpu)
     domain = load64(vcpu + VcpuRecord.domain)
     count &= 0xFFFF_FFFF
-    answer = _start_batch(vcpu, requests, count, pdone, foreign)
+    answer = start_batch(vcpu, requests, count, pdone, foreign)
     if answer != GO_ON:
         return answer
     if not owns_tables(domain, foreign):
@@ -187,7 +157,7 @@ def mmu_update(
     vcpu = load64(block + CpuBlock.vcpu)
     domain = load64(vcpu + VcpuRecord.domain)
     count &= 0xFFFF_FFFF
-    before = _done_before(block, vcpu, count, pdone)
+    before = done_before(block, vcpu, count, pdone)
     count &= ~MMU_UPDATE_PREEMPTED
     request = vcpu + VcpuRecord.scratch
     error = 0
@@ -217,7 +187,7 @@ def mmu_update(
         done += 1
     if pdone:
         put_guest(block, pdone, before + done, 4)
-    return _finish_batch(vcpu, requests, count - done, pdone, foreign, error)
+    return finish_batch(vcpu, requests, count - done, pdone, foreign, error)
 
 
 @native
@@ -279,194 +249,3 @@ def update_va_mapping(block: int, address: int, value: int, flags: int, pg_owner
     if error:
         return error
     return _flush_after(block, address, flags)
-
-
-@native
-def pin(domain: int, frame: int, kind: int) -> int:
-    """MMUEXT_PIN_L1_TABLE to MMUEXT_PIN_L4_TABLE."""
-    error = get_page_and_type_preemptible(domain, frame, kind, 0)
-    if error:
-        return error
-    page = page_of(load64(domain + DomainRecord.machine), frame)
-    if or64(page + PageInfo.type_info, pg.PGT_pinned) & pg.PGT_pinned:
-        put_page_and_type(page)
-        return -XEN_EINVAL
-    return 0
-
-
-@native
-def _unpin(domain: int, frame: int) -> int:
-    """MMUEXT_UNPIN_TABLE."""
-    page = get_page_from_mfn(domain, frame)
-    if not page:
-        return -XEN_EINVAL
-    if not and64(page + PageInfo.type_info, ~pg.PGT_pinned) & pg.PGT_pinned:
-        put_page(page)
-        return -XEN_EINVAL
-    put_page_and_type_preemptible(domain, page)
-    put_page(page)
-    return 0
-
-
-@native
-def new_guest_cr3(block: int, frame: int) -> int:
-    """MMUEXT_NEW_BASEPTR; 0 or a negative errno. After -ERESTART it may or may not have happened."""
-    vcpu = load64(block + CpuBlock.vcpu)
-    domain = load64(vcpu + VcpuRecord.domain)
-    old = load64(vcpu + VcpuRecord.guest_table)
-    if frame == old:
-        store64(block + CpuBlock.flush_pending, 1)
-        return 0
-    error = put_old_guest_table(domain)
-    if not error:
-        error = get_page_and_type_preemptible(domain, frame, pg.PGT_l4_page_table, 0)
-    if error:
-        return error
-    if not m2p_strict(domain):
-        fill_ro_mpt(domain, frame)
-    store64(vcpu + VcpuRecord.guest_table, frame)
-    call2(load64(block + CpuBlock.switch_root), block, frame << pg.PAGE_SHIFT)
-    if old:
-        return put_page_and_type_preemptible(domain, page_of(load64(domain + DomainRecord.machine), old))
-    return 0
-
-
-@native
-def _new_user_cr3(block: int, frame: int) -> int:
-    """MMUEXT_NEW_USER_BASEPTR; frame 0 leaves the user without a page table."""
-    vcpu = load64(block + CpuBlock.vcpu)
-    domain = load64(vcpu + VcpuRecord.domain)
-    old = load64(vcpu + VcpuRecord.guest_table_user)
-    if frame == old:
-        return 0
-    if frame:
-        error = get_page_and_type_preemptible(domain, frame, pg.PGT_l4_page_table, 0)
-        if error:
-            return error
-        if m2p_strict(domain):
-            zap_ro_mpt(domain, frame)
-    store64(vcpu + VcpuRecord.guest_table_user, frame)
-    call2(load64(block + CpuBlock.switch_user_root), block, frame << pg.PAGE_SHIFT)
-    if old:
-        return put_page_and_type_preemptible(domain, page_of(load64(domain + DomainRecord.machine), old))
-    return 0
-
-
-@native
-def _flush_op(block: int, command: int, address: int, vcpu_mask: int) -> int:
-    """The TLB operations of mmuext_op."""
-    if command == MMUEXT_TLB_FLUSH_MULTI or command == MMUEXT_INVLPG_MULTI:
-        if not guest_host(block, vcpu_mask, LOAD):
-            return -XEN_EINVAL
-    if command == MMUEXT_INVLPG_LOCAL or command == MMUEXT_INVLPG_MULTI or command == MMUEXT_INVLPG_ALL:
-        if addr_ok(address):
-            call2(load64(block + CpuBlock.flush_page), block, address)
-    else:
-        store64(block + CpuBlock.flush_pending, 1)
-    return 0
-
-
-@native
-def _set_ldt(vcpu: int, base: int, entries: int) -> int:
-    """MMUEXT_SET_LDT."""
-    if entries > MAX_LDT_ENTRIES or (entries and (base & 0xFFF or not addr_ok(base))):
-        return -XEN_EINVAL
-    store64(vcpu + VcpuRecord.ldt_base, base if entries else 0)
-    store64(vcpu + VcpuRecord.ldt_ents, entries)
-    return 0
-
-
-@native
-def _page_op(domain: int, target: int, source: int, command: int) -> int:
-    """MMUEXT_CLEAR_PAGE and MMUEXT_COPY_PAGE."""
-    machine = load64(domain + DomainRecord.machine)
-    source_page = 0
-    if command == MMUEXT_COPY_PAGE:
-        source_page = get_page_from_mfn(domain, source)
-        if not source_page:
-            return -XEN_EINVAL
-    error = get_page_and_type_from_mfn(domain, target, pg.PGT_writable_page)
-    if not error:
-        block = load64(domain + DomainRecord.block)
-        if block:
-            call3(load64(block + CpuBlock.invalidate_code), block, target << pg.PAGE_SHIFT, pg.PAGE_SIZE)
-        if command == MMUEXT_COPY_PAGE:
-            copy(host_of(machine, target), host_of(machine, source), pg.PAGE_SIZE)
-        else:
-            fill(host_of(machine, target), 0, pg.PAGE_SIZE)
-        put_page_and_type(page_of(machine, target))
-    if source_page:
-        put_page(source_page)
-    return -XEN_EINVAL if error else 0
-
-
-@native
-def _mmuext(block: int, vcpu: int, op: int, domain: int) -> int:
-    """One operation of mmuext_op, on pages of ``domain``'s."""
-    command = load32(op)
-    arg1 = load64(op + ARG1)
-    arg2 = load64(op + ARG2)
-    if command >= MMUEXT_PIN_L1_TABLE and command <= MMUEXT_PIN_L4_TABLE:
-        return pin(domain, arg1, (command - MMUEXT_PIN_L1_TABLE + 1) << 61)
-    if command == MMUEXT_UNPIN_TABLE:
-        return _unpin(domain, arg1)
-    if command == MMUEXT_CLEAR_PAGE or command == MMUEXT_COPY_PAGE:
-        return _page_op(domain, arg1, arg2, command)
-    if command == MMUEXT_MARK_SUPER or command == MMUEXT_UNMARK_SUPER:
-        return -XEN_EOPNOTSUPP
-    if command > MMUEXT_UNMARK_SUPER:
-        return -XEN_ENOSYS
-    # What is left is about the caller's own address space.
-    if domain != load64(vcpu + VcpuRecord.domain) and command != NO_MMUEXT_OP:
-        return -XEN_EPERM
-    if command == MMUEXT_NEW_BASEPTR:
-        return new_guest_cr3(block, arg1)
-    if command == MMUEXT_NEW_USER_BASEPTR:
-        return _new_user_cr3(block, arg1)
-    if command >= MMUEXT_TLB_FLUSH_LOCAL and command <= MMUEXT_INVLPG_ALL:
-        return _flush_op(block, command, arg1, arg2)
-    if command == MMUEXT_FLUSH_CACHE:
-        return -XEN_EACCES
-    if command == MMUEXT_FLUSH_CACHE_GLOBAL:
-        return -XEN_EINVAL
-    if command == MMUEXT_SET_LDT:
-        return _set_ldt(vcpu, arg1, arg2 & 0xFFFF_FFFF)
-    return -XEN_ENOSYS
-
-
-@native
-def do_mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: int) -> int:
-    """HYPERVISOR_mmuext_op."""
-    vcpu = load64(block + CpuBlock.vcpu)
-    count &= 0xFFFF_FFFF
-    answer = _start_batch(vcpu, operations, count, pdone, foreign)
-    if answer != GO_ON:
-        return answer
-    return mmuext_op(block, operations, count, pdone, foreign, load64(vcpu + VcpuRecord.domain))
-
-
-@native
-def mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: int, pg_owner: int) -> int:
-    """The same for pages of ``pg_owner``'s."""
-    vcpu = load64(block + CpuBlock.vcpu)
-    count &= 0xFFFF_FFFF
-    before = _done_before(block, vcpu, count, pdone)
-    count &= ~MMU_UPDATE_PREEMPTED
-    op = vcpu + VcpuRecord.scratch
-    error = 0
-    done = 0
-    while done < count:
-        if put_old_guest_table(pg_owner) or (done and load64(block + CpuBlock.kicked)):
-            error = -ERESTART
-            break
-        if copy_from_guest(block, op, operations, MmuextOp.size):
-            error = -XEN_EFAULT
-            break
-        error = _mmuext(block, vcpu, op, pg_owner)
-        if error:
-            break
-        operations += MmuextOp.size
-        done += 1
-    if pdone:
-        put_guest(block, pdone, before + done, 4)
-    return _finish_batch(vcpu, operations, count - done, pdone, foreign, error)

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import add64, call1, call2, cas64, load8, load64, native, shr, store64
+from euxen.cpu.native.spinlock import lock, unlock
 from euxen.hypervisor.records import PAGE_INFO_SHIFT, DomainRecord, MachineRecord, PageInfo, VcpuRecord
-from euxen.hypervisor.spinlock import lock, unlock
 
 COUNT_MASK = 0xFFFF_FFFF
 

@@ -24,7 +24,7 @@ from euxen.cpu.native.language import (
     ult,
 )
 from euxen.hypervisor.domain_list import put_domain
-from euxen.hypervisor.mm.heap import free_frame
+from euxen.hypervisor.mm.heap import adjust_claim, free_frame
 from euxen.hypervisor.mm.outside_writes import forget_code
 from euxen.hypervisor.records import PAGE_INFO_SHIFT, DomainRecord, MachineRecord, PageInfo
 from euxen.hypervisor.records import PAGE_SHIFT as PAGE_SHIFT
@@ -112,6 +112,8 @@ def adjust_tot_pages(domain: int, pages: int) -> int:
 
     A domain with pages is referred to. After the last one is gone, nobody may use its record on that account.
     """
+    if load64(domain + DomainRecord.outstanding_pages):
+        adjust_claim(domain, pages)
     before = add64(domain + DomainRecord.tot_pages, pages)
     if before == 0:
         add64(domain + DomainRecord.refcnt, 1)
@@ -162,10 +164,16 @@ def get_page_from_mfn(domain: int, frame: int) -> int:
 
 @native
 def share_xen_page_with_guest(domain: int, frame: int) -> int:
-    """Let a domain have a frame of Xen's, writable. It comes back when the domain is no more."""
+    """Let a domain have a frame of Xen's, writable. It comes back when the domain is no more.
+
+    Of a domain that is dying nobody can have it: none of its pages will be let go of any more.
+    """
     page = page_of(load64(domain + DomainRecord.machine), frame)
+    forget_code(domain, frame)
     store64(page + PageInfo.type_info, PGT_writable_page | PGT_validated | 1)
     store64(page + PageInfo.owner, domain)
+    if load64(domain + DomainRecord.is_dying):
+        return 0
     if add64(domain + DomainRecord.xenheap_pages, 1) == 0:
         add64(domain + DomainRecord.refcnt, 1)
     store64(page + PageInfo.count_info, PGC_xen_heap | PGC_allocated | 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from euxen.cpu.native.language import cas64, load64, native, store64
+from euxen.hypervisor.mm import p2m
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.page import (
     adjust_tot_pages,
@@ -18,10 +19,12 @@ from euxen.hypervisor.records import DomainRecord, PageInfo
 
 @native
 def guest_remove_page(domain: int, frame: int) -> int:
-    """Drop the reference by which a domain holds a frame; 0 if it does not hold it.
+    """Drop the reference by which a domain holds a frame, a guest frame of an HVM one; 0 if it does not hold it.
 
     The frame is free once nothing else refers to it.
     """
+    if load64(domain + DomainRecord.p2m):
+        return p2m.guest_remove_page(domain, frame)
     page = get_page_from_mfn(domain, frame)
     if not page:
         return 0

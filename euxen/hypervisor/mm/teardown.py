@@ -10,8 +10,8 @@ from euxen.hypervisor.records import DomainRecord, MachineRecord, PageInfo
 
 
 @native
-def relinquish(machine: int, domain: int) -> int:
-    """Drop pins, from the top level down, undo what is partly validated, and then drop every page's allocation.
+def relinquish_page_tables(machine: int, domain: int) -> int:
+    """Drop pins, from the top level down, and undo what is partly validated.
 
     Returns 0, or -ERESTART if it was interrupted and has to be called again.
     """
@@ -30,9 +30,13 @@ def relinquish(machine: int, domain: int) -> int:
                     # Its general reference is PGT_partial's, with which it goes.
                     pg.get_page_light(page)
                     store64(domain + DomainRecord.old_guest_table, page)
-    if put_old_guest_table(domain):
-        return -ERESTART
-    for frame in range(end):
+    return -ERESTART if put_old_guest_table(domain) else 0
+
+
+@native
+def relinquish_pages(machine: int, domain: int, first: int, end: int) -> int:
+    """Drop the references by which the domain holds its pages, among the frames from ``first`` to ``end``."""
+    for frame in range(first, end):
         page = page_of(machine, frame)
         if load64(page + PageInfo.owner) == domain:
             put_page_alloc_ref(page)

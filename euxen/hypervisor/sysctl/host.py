@@ -8,17 +8,19 @@ from __future__ import annotations
 import struct
 
 from euxen.abi.cpufeatureset import FEATURESET_WORDS
-from euxen.abi.errno import XEN_EINVAL, XEN_ENOBUFS, XEN_ENOENT, XEN_ENOSYS, XEN_EOPNOTSUPP, XEN_ESRCH
+from euxen.abi.errno import XEN_EINVAL, XEN_ENOBUFS, XEN_ENOENT, XEN_ENOSYS, XEN_ESRCH
 from euxen.abi.sysctl import (
     XEN_SYSCTL_CPUPOOL_OP_FREEINFO,
     XEN_SYSCTL_CPUPOOL_OP_INFO,
     XEN_SYSCTL_CPUPOOL_OP_MOVEDOMAIN,
     XEN_SYSCTL_CPUPOOL_PAR_ANY,
-    XEN_SYSCTL_cpu_featureset_hvm,
-    XEN_SYSCTL_cpu_featureset_hvm_max,
-    XEN_SYSCTL_cpu_policy_hvm_default,
-    XEN_SYSCTL_cpu_policy_hvm_max,
+    XEN_SYSCTL_cpu_featureset_pv,
+    XEN_SYSCTL_cpu_featureset_pv_max,
+    XEN_SYSCTL_cpu_policy_pv_default,
+    XEN_SYSCTL_cpu_policy_pv_max,
     XEN_SYSCTL_PHYSCAP_gnttab_v1,
+    XEN_SYSCTL_PHYSCAP_hap,
+    XEN_SYSCTL_PHYSCAP_hvm,
     XEN_SYSCTL_PHYSCAP_pv,
     XenSysctlAvailheap,
     XenSysctlCpuFeatureset,
@@ -37,7 +39,7 @@ from euxen.abi.sysctl import (
     XenSysctlSchedId,
     XenSysctlSchedulerOp,
 )
-from euxen.cpu.policy import PV_FEATURES, cpu_leaves
+from euxen.cpu.policy import HVM_FEATURES, PV_FEATURES, cpu_leaves
 from euxen.hypervisor import cpu_policy, xsm
 from euxen.hypervisor.domctl.domains import info_of
 from euxen.hypervisor.domctl.request import write_bitmap
@@ -51,6 +53,9 @@ MAX_NUMNODES = 64
 LOCAL_DISTANCE = 10
 ADDRESS_BITS = 64
 POLICIES = 6
+PV_FEATURESETS = {XEN_SYSCTL_cpu_featureset_pv, XEN_SYSCTL_cpu_featureset_pv_max}
+PV_POLICIES = {XEN_SYSCTL_cpu_policy_pv_default, XEN_SYSCTL_cpu_policy_pv_max}
+CAPABILITIES = XEN_SYSCTL_PHYSCAP_hvm | XEN_SYSCTL_PHYSCAP_pv | XEN_SYSCTL_PHYSCAP_hap | XEN_SYSCTL_PHYSCAP_gnttab_v1
 MAX_KEYS = 64
 
 
@@ -80,7 +85,7 @@ def physinfo(request: Sysctl) -> None:
     request.hypervisor.forget_gone()
     machine = request.hypervisor.machine
     record = machine.record
-    features = _featureset()
+    features = _featureset(HVM_FEATURES)
     request.store(
         XenSysctlPhysinfo(
             threads_per_core=1,
@@ -90,7 +95,7 @@ def physinfo(request: Sysctl) -> None:
             nr_nodes=1,
             max_node_id=MAX_NUMNODES - 1,
             cpu_khz=machine.tsc_khz,
-            capabilities=XEN_SYSCTL_PHYSCAP_pv | XEN_SYSCTL_PHYSCAP_gnttab_v1,
+            capabilities=CAPABILITIES,
             total_pages=machine.frames,
             free_pages=record["free_pages"],
             outstanding_pages=record["outstanding_claims"],
@@ -216,26 +221,24 @@ def cpupool_op(request: Sysctl) -> None:
     request.store(op)
 
 
-def _featureset() -> list[int]:
-    """What the CPU offers PV guests, by words of the feature set."""
+def _featureset(features: frozenset[int]) -> list[int]:
+    """Features, by words of the feature set."""
     words = [0] * (max(FEATURESET_WORDS) + 1)
-    for feature in PV_FEATURES:
+    for feature in features:
         words[feature // 32] |= 1 << feature % 32
     return words
 
 
 def get_cpu_featureset(request: Sysctl) -> None:
-    """XEN_SYSCTL_get_cpu_featureset: all of them are those of PV guests."""
+    """XEN_SYSCTL_get_cpu_featureset: what PV guests can have, or all that the CPU has, which HVM guests can have."""
     op = request.load(XenSysctlCpuFeatureset)
-    words = _featureset()
+    words = _featureset(PV_FEATURES if op.index in PV_FEATURESETS else HVM_FEATURES)
     if not op.features:
         op.nr_features = len(words)
         request.store(op)
         return
     if op.index >= POLICIES:
         raise XenError(XEN_EINVAL)
-    if op.index in (XEN_SYSCTL_cpu_featureset_hvm, XEN_SYSCTL_cpu_featureset_hvm_max):
-        raise XenError(XEN_EOPNOTSUPP)
     op.nr_features = min(op.nr_features, len(words))
     request.caller.write(op.features, struct.pack(f"<{op.nr_features}I", *words[: op.nr_features]))
     request.store(op)
@@ -248,9 +251,7 @@ def get_cpu_policy(request: Sysctl) -> None:
     op = request.load(XenSysctlCpuPolicy)
     if op._rsvd or op.index >= POLICIES:
         raise XenError(XEN_EINVAL)
-    if op.index in (XEN_SYSCTL_cpu_policy_hvm_max, XEN_SYSCTL_cpu_policy_hvm_default):
-        raise XenError(XEN_EOPNOTSUPP)
-    leaves = cpu_leaves(PV_FEATURES)
+    leaves = cpu_leaves(PV_FEATURES if op.index in PV_POLICIES else HVM_FEATURES)
     op.nr_leaves = cpu_policy.copy_to_caller(request.caller, leaves, op.leaves, op.nr_leaves)
     op.nr_msrs = cpu_policy.copy_msrs(request.caller, op.msrs, op.nr_msrs)
     request.store(op)

@@ -9,7 +9,6 @@ kernel's notes say need no mapping.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from euxen.abi.arch_x86_xen import (
     FLAT_KERNEL_CS,
@@ -22,12 +21,6 @@ from euxen.abi.arch_x86_xen import (
     VGCF_online,
     xen_pfn_to_cr3,
 )
-from euxen.abi.grant_table import (
-    GNTTAB_RESERVED_CONSOLE,
-    GNTTAB_RESERVED_XENSTORE,
-    GrantEntryV1,
-    GTF_permit_access,
-)
 from euxen.abi.hvm_start_info import XEN_HVM_MEMMAP_TYPE_RAM as E820_RAM
 from euxen.abi.xen import (
     MAX_GUEST_CMDLINE,
@@ -38,37 +31,15 @@ from euxen.abi.xen import (
     VcpuInfo,
 )
 from euxen.hypervisor.control import Control
-from euxen.hypervisor.errors import XenError
+from euxen.toolstack.builder.common import BuiltDomain, Rings, populate, ramdisk_module, seed_grants
 from euxen.toolstack.builder.pagetables import LEVELS, Mapping, PageTables
-from euxen.toolstack.builder.space import PAGE_SHIFT, PAGE_SIZE, Segment
-from euxen.toolstack.errors import UserError
+from euxen.toolstack.builder.space import PAGE_SHIFT, PAGE_SIZE, BuildError, Segment, Space
 from euxen.toolstack.kernel.image import KernelImage
 from euxen.toolstack.kernel.layout import GuestKind
 
 FOUR_MIB = 4 << 20
 X86_IF = 0x200
 DR6_INIT, DR7_INIT = 0xFFFF_0FF0, 0x400
-
-
-class BuildError(UserError):
-    """The domain can't be built from what was given."""
-
-
-@dataclass(frozen=True)
-class Rings:
-    """The event channels for a guest's console and xenstore rings."""
-
-    console_port: int
-    xenstore_port: int
-
-
-@dataclass(frozen=True)
-class BuiltDomain:
-    """Where things are in a domain that was built."""
-
-    console_frame: int
-    xenstore_frame: int
-    segments: tuple[Segment, ...]
 
 
 class PvBuilder:
@@ -83,10 +54,8 @@ class PvBuilder:
         self._layout = image.layout(GuestKind.PV)
         assert image.notes is not None
         self._notes = image.notes
-        self._segments: list[Segment] = []
+        self._space = Space(pages, self._layout.virt_base)
         self._tables = PageTables()
-        self._pfn_end = 0
-        self._virt_end = self._layout.virt_base
         self._p2m = memoryview(b"")
 
     def build(self, ramdisk: bytes, command_line: str, rings: Rings) -> BuiltDomain:
@@ -98,25 +67,26 @@ class PvBuilder:
                 "shorten extra or root"
             )
         self._populate()
-        kernel = self._place_kernel()
+        self._place_kernel()
         initrd = None
-        if ramdisk and not self._notes.unmapped_initrd:
-            initrd = self._allocate("ramdisk", len(ramdisk))
+        module = ramdisk_module(ramdisk)
+        if module and not self._notes.unmapped_initrd:
+            initrd = self._space.allocate("ramdisk", module.size)
         p2m_inside = self._p2m_base() is None
-        p2m = self._allocate("phys2mach", 8 * self._pages) if p2m_inside else None
-        start_info = self._allocate("start info", PAGE_SIZE)
-        xenstore = self._allocate("xenstore", PAGE_SIZE)
-        console = self._allocate("console", PAGE_SIZE)
+        p2m = self._space.allocate("phys2mach", 8 * self._pages) if p2m_inside else None
+        start_info = self._space.allocate("start info", PAGE_SIZE)
+        xenstore = self._space.allocate("xenstore", PAGE_SIZE)
+        console = self._space.allocate("console", PAGE_SIZE)
         tables = self._place_tables()
-        stack = self._allocate("boot stack", PAGE_SIZE)
-        self._pad_to(self._tables.mappings[0].end + 1, "initial mapping")
-        if ramdisk and initrd is None:
-            initrd = self._allocate("ramdisk", len(ramdisk))
+        stack = self._space.allocate("boot stack", PAGE_SIZE)
+        self._space.pad_to(self._tables.mappings[0].end + 1, "initial mapping")
+        if module and not initrd:
+            initrd = self._space.allocate("ramdisk", module.size)
         if p2m is None:
             p2m = self._place_outer_p2m()
-        self._load_kernel(kernel)
-        if initrd is not None:
-            self._write(initrd.pfn, ramdisk)
+        self._load_kernel()
+        if module and initrd:
+            self._write(initrd.pfn, module.data)
         self._write(p2m.pfn, bytes(self._p2m))
         self._tables.write(self._p2m, self._write)
         info = StartInfo(
@@ -134,52 +104,24 @@ class PvBuilder:
         info.console.domU.mfn, info.console.domU.evtchn = self._p2m[console.pfn], rings.console_port
         if not p2m_inside:
             info.first_p2m_pfn, info.nr_p2m_frames = p2m.pfn, p2m.pages
-        if initrd is not None:
+        if module and initrd:
             unmapped = self._notes.unmapped_initrd
             info.mod_start = initrd.pfn if unmapped else initrd.vstart
-            info.mod_len = len(ramdisk)
+            info.mod_len = module.size
             info.flags |= SIF_MOD_START_PFN if unmapped else 0
         self._write(start_info.pfn, bytes(info))
         self._finish(stack, start_info)
-        self._seed_grants({GNTTAB_RESERVED_CONSOLE: console, GNTTAB_RESERVED_XENSTORE: xenstore})
-        return BuiltDomain(self._p2m[console.pfn], self._p2m[xenstore.pfn], tuple(self._segments))
-
-    # Allocation: pfns and virtual addresses grow together from virt_base.
+        console_frame, xenstore_frame = self._p2m[console.pfn], self._p2m[xenstore.pfn]
+        seed_grants(self._control, self._domid, console_frame, xenstore_frame)
+        return BuiltDomain(console_frame, xenstore_frame, tuple(self._space.segments))
 
     def _populate(self) -> None:
-        try:
-            self._p2m = self._control.populate_physmap(self._domid, 0, self._pages)
-        except XenError as error:
-            raise BuildError(
-                f"the machine has not enough free memory for a domain of {self._pages * PAGE_SIZE >> 20} MiB"
-            ) from error
+        self._p2m = populate(self._control, self._domid, 0, self._pages, self._pages)
         self._control.set_memory_map(self._domid, [(0, self._max_pages * PAGE_SIZE, E820_RAM)])
 
-    def _allocate(self, name: str, size: int) -> Segment:
-        """The next pages, for ``size`` bytes (xc_dom_alloc_segment)."""
-        pages = -(-size // PAGE_SIZE)
-        segment = Segment(name, self._pfn_end, pages, self._virt_end)
-        self._advance(pages, name)
-        self._segments.append(segment)
-        return segment
-
-    def _advance(self, pages: int, what: str) -> None:
-        if self._pfn_end + pages > self._pages:
-            raise BuildError(
-                f"{self._pages * PAGE_SIZE >> 20} MiB is too little memory: the {what} would end at "
-                f"{-(-(self._pfn_end + pages) * PAGE_SIZE >> 20)} MiB; give the domain more"
-            )
-        self._pfn_end += pages
-        self._virt_end += pages * PAGE_SIZE
-
-    def _pad_to(self, address: int, what: str) -> None:
-        """Leave pages out up to a virtual address (xc_dom_alloc_pad). ``what`` is there."""
-        pages = ((address - self._virt_end) & (1 << 48) - 1) >> PAGE_SHIFT
-        self._advance(pages, what)
-
-    def _place_kernel(self) -> Segment:
-        self._pad_to(self._layout.virt_kstart, "space below the kernel")
-        return self._allocate("kernel", self._layout.virt_kend - self._layout.virt_kstart)
+    def _place_kernel(self) -> None:
+        self._space.pad_to(self._layout.virt_kstart, "space below the kernel")
+        self._space.allocate("kernel", self._layout.virt_kend - self._layout.virt_kstart)
 
     def _p2m_base(self) -> int | None:
         """Where the kernel wants its p2m, if that is outside of its initial mapping (XEN_ELFNOTE_INIT_P2M)."""
@@ -193,37 +135,37 @@ class PvBuilder:
         base = self._layout.virt_base
         pages = 1
         while True:
-            end = (self._virt_end + pages * PAGE_SIZE - 1) | FOUR_MIB - 1
-            mapping = self._tables.count(base, end, 0, self._pfn_end)
+            end = (self._space.virt_end + pages * PAGE_SIZE - 1) | FOUR_MIB - 1
+            mapping = self._tables.count(base, end, 0, self._space.pfn_end)
             pages = mapping.tables + 1  # and the boot stack
-            if self._virt_end + pages * PAGE_SIZE <= end + 1:
+            if self._space.virt_end + pages * PAGE_SIZE <= end + 1:
                 break
         self._tables.add(mapping)
-        return self._allocate("page tables", mapping.tables * PAGE_SIZE)
+        return self._space.allocate("page tables", mapping.tables * PAGE_SIZE)
 
     def _place_outer_p2m(self) -> Segment:
         """The p2m at an address of its own, with page tables of its own behind it."""
         base = self._p2m_base()
         assert base is not None
         pages = -(-8 * self._pages // PAGE_SIZE)
-        mapping: Mapping = self._tables.count(base, base + pages * PAGE_SIZE - 1, self._pfn_end, self._pfn_end + pages)
+        mapping: Mapping = self._tables.count(
+            base, base + pages * PAGE_SIZE - 1, self._space.pfn_end, self._space.pfn_end + pages
+        )
         self._tables.add(mapping)
-        segment = self._allocate("phys2mach", (pages + mapping.tables) * PAGE_SIZE)
+        segment = self._space.allocate("phys2mach", (pages + mapping.tables) * PAGE_SIZE)
         return Segment(segment.name, segment.pfn, segment.pages, base)
 
     # Contents.
 
-    def _write(self, pfn: int, data: bytes | memoryview) -> None:
-        """Write from the start of a pfn on, run of frames by run of frames."""
+    def _write(self, pfn: int, data: bytes | memoryview, offset: int = 0) -> None:
+        """Write from some byte of a pfn on, run of frames by run of frames."""
         view = memoryview(data)
         done = 0
         while done < len(view):
-            first = pfn + (done >> PAGE_SHIFT)
-            wanted = -(-(len(view) - done) // PAGE_SIZE)
-            run = self._run(first, wanted)
-            part = view[done : done + run * PAGE_SIZE]
-            with self._control.map_foreign(self._domid, self._p2m[first], run) as target:
-                target[: len(part)] = part
+            first, inside = divmod((pfn << PAGE_SHIFT) + offset + done, PAGE_SIZE)
+            run = self._run(first, -(-(inside + len(view) - done) // PAGE_SIZE))
+            part = view[done : done + run * PAGE_SIZE - inside]
+            self._control.copy_to_foreign(self._domid, self._p2m[first], part, inside)
             done += len(part)
 
     def _run(self, pfn: int, wanted: int) -> int:
@@ -234,18 +176,11 @@ class PvBuilder:
             run += 1
         return run
 
-    def _load_kernel(self, kernel: Segment) -> None:
+    def _load_kernel(self) -> None:
         """Copy what the file has; what it has not is zero already."""
         for part in self._image.segments:
-            address = part.paddr - self._layout.elf_paddr_offset
-            pfn, offset = address >> PAGE_SHIFT, address & PAGE_SIZE - 1
-            data = part.data
-            if offset:
-                head = bytes(offset) + bytes(data[: PAGE_SIZE - offset])
-                with self._control.map_foreign(self._domid, self._p2m[pfn]) as page:
-                    page[offset : len(head)] = head[offset:]
-                data, pfn = data[PAGE_SIZE - offset :], pfn + 1
-            self._write(pfn, data)
+            pfn, offset = divmod(part.paddr - self._layout.elf_paddr_offset, PAGE_SIZE)
+            self._write(pfn, part.data, offset)
         if self._notes.virt_hypercall is not None:
             pfn = (self._notes.virt_hypercall - self._layout.virt_base) >> PAGE_SHIFT
             if not 0 <= pfn < self._pages:
@@ -254,13 +189,6 @@ class PvBuilder:
                     f"of {self._pages * PAGE_SIZE >> 20} MiB has no memory; check its XEN_ELFNOTE_HYPERCALL_PAGE"
                 )
             self._control.hypercall_init(self._domid, self._p2m[pfn])
-
-    def _seed_grants(self, rings: dict[int, Segment]) -> None:
-        """Lend the rings to Domain 0, by the references that are reserved for them (xc_dom_gnttab_seed)."""
-        with self._control.map_grant_table(self._domid) as table:
-            for reference, ring in rings.items():
-                entry = GrantEntryV1(flags=GTF_permit_access, domid=0, frame=self._p2m[ring.pfn])
-                entry.pack_into(table, reference * GrantEntryV1.size)
 
     def _finish(self, stack: Segment, start_info: Segment) -> None:
         """shared_info, pinned page tables, and the first vCPU (xc_dom_boot_image)."""

@@ -156,7 +156,8 @@ OPTIONS: dict[str, Option] = {
     "pvshim_path": _ignored(Form.STRING, "euxen runs PV guests without a shim"),
     "pvshim_cmdline": _ignored(Form.STRING, "euxen runs PV guests without a shim"),
     "pvshim_extra": _ignored(Form.STRING, "euxen runs PV guests without a shim"),
-    "acpi": _ignored(Form.BOOLEAN, "euxen has no ACPI tables yet", "0", "1"),
+    "acpi": _ignored(Form.BOOLEAN, "PVH guests always have ACPI tables, and PV guests never", "0", "1"),
+    "apic": Option(Form.ANY, Treatment.IGNORED, "PVH guests always have a local APIC, and PV guests never"),
     "hap": _ignored(Form.BOOLEAN, "euxen pages as it does", "0", "1"),
     "oos": _ignored(Form.BOOLEAN, "euxen pages as it does", "0", "1"),
     "shadow_memory": _ignored(Form.NUMBER, "euxen needs no memory for shadow page tables"),
@@ -164,7 +165,7 @@ OPTIONS: dict[str, Option] = {
     "altp2m": _ignored(Form.STRING, "euxen has no alternate p2m", "disabled", "0"),
     **dict.fromkeys(
         (
-            *("acpi_firmware", "acpi_laptop_slate", "acpi_s3", "acpi_s4", "altp2mhvm", "apic", "bios"),
+            *("acpi_firmware", "acpi_laptop_slate", "acpi_s3", "acpi_s4", "altp2mhvm", "bios"),
             *("bios_path_override", "boot", "firmware_override", "gfx_passthru", "hdtype", "hpet", "mca_caps"),
             *("mmio_hole", "ms_vm_genid", "nographic", "nx", "pae", "rdm_mem_boundary", "serial"),
             *("smbios_firmware", "soundhw", "spice", "spice_clipboard_sharing", "spice_image_compression"),

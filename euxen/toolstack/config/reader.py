@@ -150,7 +150,7 @@ class _Reader:
                 continue
             if text == "hvm":
                 raise settings.error(
-                    option, f'{option}="hvm" is refused: euxen has no HVM guests yet; it has PV guests'
+                    option, f'{option}="hvm" is refused: euxen has no HVM guests yet; it has PV and PVH guests'
                 )
             if text not in names:
                 raise settings.error(option, f"Invalid domain type {text}.")

@@ -15,13 +15,14 @@ from euxen.abi.sched import SCHEDOP_shutdown, SHUTDOWN_suspend
 from euxen.abi.xen import HYPERVISOR_sched_op
 from euxen.hypervisor.pcpu import Pcpu
 from euxen.hypervisor.records import PageInfo
-from euxen.toolstack.create import Request, create, destroy
+from euxen.toolstack.create import create, destroy
 from euxen.toolstack.fuzz.calls import Call, Surroundings
 from euxen.toolstack.fuzz.victim import Victim
 from euxen.toolstack.kernel.elf import EM_X86_64, Segment
 from euxen.toolstack.kernel.image import KernelImage
 from euxen.toolstack.kernel.notes import XenNotes
 from euxen.toolstack.machine import Host
+from euxen.toolstack.request import Request
 
 PAGE_SIZE = 4096
 BASE = 0x10_0000

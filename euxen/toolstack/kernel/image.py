@@ -54,7 +54,7 @@ class KernelImage:
         reasons = self.reasons_against(kind)
         if reasons or self.notes is None:
             able = self.kinds
-            advice = f'use type = "{able[0]}"' if able else "use a kernel built for Xen"
+            advice = f'use type = "{able[0]}", or --type {able[0]}' if able else "use a kernel built for Xen"
             raise KernelError(f"{self.path} cannot be a {kind.upper()} guest: {'; '.join(reasons)}; {advice}")
         return layout_of(kind, self.notes, self.segments, self.entry)
 

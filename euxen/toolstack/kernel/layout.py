@@ -112,10 +112,12 @@ def _pv_notes(machine: int, notes: XenNotes) -> list[str]:
 
 
 def _addresses(layout: Layout, notes: XenNotes) -> list[str]:
-    """libelf's "ELF start or entries are out of bounds", told apart."""
+    """libelf's "ELF start or entries are out of bounds", told apart, and xc_dom_alloc_pad's check."""
     kernel = f"the kernel, {layout.virt_kstart:#x} to {layout.virt_kend:#x}"
+    aligned = layout.virt_kstart % _PAGE_SIZE == 0
+    unaligned = [] if aligned else [f"start of the kernel {layout.virt_kstart:#x} not page-aligned"]
     if layout.virt_kstart > layout.virt_kend:
-        return [f"{kernel}, wraps around the end of the address space"]
+        return [f"{kernel}, wraps around the end of the address space", *unaligned]
     reasons = []
     if not layout.virt_kstart <= layout.virt_entry <= layout.virt_kend:
         reasons.append(f"entry {layout.virt_entry:#x} outside {kernel}")
@@ -123,20 +125,17 @@ def _addresses(layout: Layout, notes: XenNotes) -> list[str]:
         reasons.append(f"XEN_ELFNOTE_VIRT_BASE {layout.virt_base:#x} behind the start of {kernel}")
     if notes.p2m_base is not None and layout.virt_kstart <= notes.p2m_base < layout.virt_kend:
         reasons.append(f"XEN_ELFNOTE_INIT_P2M {notes.p2m_base:#x} inside the kernel")
-    return reasons
+    return reasons + unaligned
 
 
 def _pv_addresses(layout: Layout) -> list[str]:
-    reasons = []
-    if layout.virt_kstart % _PAGE_SIZE:
-        reasons.append(f"start of the kernel {layout.virt_kstart:#x} not page-aligned")
     start, end = layout.virt_base, layout.virt_kend
-    if start <= end and not (end <= _LOW_CANONICAL_END or start >= HYPERVISOR_VIRT_END):
-        reasons.append(
-            f"virtual addresses {start:#x} to {end:#x} not canonical or in Xen's own range, "
-            f"{HYPERVISOR_VIRT_START:#x} to {HYPERVISOR_VIRT_END:#x}"
-        )
-    return reasons
+    if start > end or end <= _LOW_CANONICAL_END or start >= HYPERVISOR_VIRT_END:
+        return []
+    return [
+        f"virtual addresses {start:#x} to {end:#x} not canonical or in Xen's own range, "
+        f"{HYPERVISOR_VIRT_START:#x} to {HYPERVISOR_VIRT_END:#x}"
+    ]
 
 
 def _pvh_addresses(layout: Layout) -> list[str]:

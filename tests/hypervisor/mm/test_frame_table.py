@@ -23,7 +23,7 @@ from euxen.hypervisor.errors import XenError
 from euxen.hypervisor.foreign import ForeignMapping
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import Machine
-from euxen.hypervisor.mm import mmu, pagetable
+from euxen.hypervisor.mm import mmu, mmuext, pagetable
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.pagetable import PGT_TABLES
 from euxen.hypervisor.records import PageInfo
@@ -186,7 +186,7 @@ class FrameTable(RuleBasedStateMachine):
         frame = self.frames[number]
         assume(not self.may_map_itself(frame, level))
         allowed = self.types({**self.pins, frame: level}) if self.pins.get(frame, level) == level else None
-        error = self.interrupted(steps, lambda: mmu.pin(self.domain.record.address, frame, PGT_TABLES[level]))
+        error = self.interrupted(steps, lambda: mmuext.pin(self.domain.record.address, frame, PGT_TABLES[level]))
         if frame in self.pins:
             assert error
         elif error != -pg.ERESTART:
@@ -214,7 +214,7 @@ class FrameTable(RuleBasedStateMachine):
             return
         frame = self.frames[number]
         self.block["kicked"] = int(steps > 0)
-        error = mmu._unpin(self.domain.record.address, frame)
+        error = mmuext.unpin(self.domain.record.address, frame)
         assert bool(error) == (frame not in self.pins)
         self.pins.pop(frame, None)
 

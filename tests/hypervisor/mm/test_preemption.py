@@ -12,7 +12,7 @@ from euxen.hypervisor.audit import FIELDS, audit
 from euxen.hypervisor.control import Control
 from euxen.hypervisor.hypervisor import Hypervisor
 from euxen.hypervisor.machine import Machine
-from euxen.hypervisor.mm import mmu, pagetable
+from euxen.hypervisor.mm import mmu, mmuext, pagetable
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.pagetable import PGT_TABLES
 
@@ -58,10 +58,10 @@ class Tables:
         assert audit(self.hypervisor) == []
 
     def pin(self, frame: int, level: int) -> int:
-        return mmu.pin(self.record, frame, PGT_TABLES[level])
+        return mmuext.pin(self.record, frame, PGT_TABLES[level])
 
     def unpin(self, frame: int) -> int:
-        return mmu._unpin(self.record, frame)
+        return mmuext.unpin(self.record, frame)
 
     def update(self, table: int, slot: int, value: int) -> int:
         return mmu._pt_update(self.record, (table << 12) + slot * 8, value, 0, self.record)

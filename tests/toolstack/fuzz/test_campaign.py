@@ -20,12 +20,13 @@ from euxen.hypervisor.pcpu import Pcpu
 from euxen.hypervisor.sysctl import table as sysctl_table
 from euxen.hypervisor.vcpu import Vcpu
 from euxen.toolstack.config.model import DomainConfig
-from euxen.toolstack.create import create, destroy, request_for
+from euxen.toolstack.create import create, destroy
 from euxen.toolstack.debian import DebianGuest
 from euxen.toolstack.fuzz import campaign
 from euxen.toolstack.fuzz.calls import Call
 from euxen.toolstack.fuzz.guest import MEMORY
 from euxen.toolstack.machine import Host, memory_for
+from euxen.toolstack.request import request_for
 
 T = TypeVar("T")
 SEEDS, COUNT = 12, 2000

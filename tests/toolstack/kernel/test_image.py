@@ -144,7 +144,7 @@ class TestKinds:
             parse_kernel(KERNEL, "/boot/vmlinux").layout(GuestKind.PVH)
         assert str(caught.value) == (
             "/boot/vmlinux cannot be a PVH guest: no XEN_ELFNOTE_PHYS32_ENTRY: built without CONFIG_PVH; "
-            'use type = "pv"'
+            'use type = "pv", or --type pv'
         )
 
     def test_layout_of_no_kernel_for_xen(self) -> None:

@@ -195,6 +195,10 @@ def test_reasons_against_pv(elf: Elf, expected: list[str]) -> None:
             ["entry 0x200000 outside the kernel, 0x100000 to 0x100040"],
         ),
         (
+            Elf(loads=[Load(0x100020)], notes=note(PHYS32_ENTRY, 0x100020)),
+            ["start of the kernel 0x100020 not page-aligned"],
+        ),
+        (
             Elf(notes=note(PHYS32_ENTRY, 0x100000) + note(FEATURES, "!dom0|!warp_drive")),
             [
                 "unknown feature required in XEN_ELFNOTE_FEATURES: 'warp_drive'",

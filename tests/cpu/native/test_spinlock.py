@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from euxen.cpu.native import spinlock
 from euxen.cpu.native.memory import Memory
-from euxen.hypervisor import spinlock
 
 ROUNDS = 2000
 PATIENCE = 20.0

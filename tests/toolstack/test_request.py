@@ -6,8 +6,8 @@ import pytest
 
 from euxen.hypervisor.control import DEFAULT_GRANT_LIMITS, GrantLimits
 from euxen.toolstack.config.model import DomainConfig
-from euxen.toolstack.create import grant_limits
 from euxen.toolstack.errors import UserError
+from euxen.toolstack.request import grant_limits
 
 
 def config(more: str) -> DomainConfig:
