@@ -105,7 +105,7 @@ class FrameTable(RuleBasedStateMachine):
 
     def may_map_itself(self, frame: int, level: int) -> bool:
         """Whether a table, or one below it, has what could be a linear mapping: the model does not know these."""
-        if level == 1 or frame not in self.frames:
+        if level <= 1 or frame not in self.frames:
             return False
         for slot, entry in enumerate(self.entries(frame)):
             if entry & PRESENT and not (level == 4 and slot in XENS):
@@ -233,6 +233,8 @@ class FrameTable(RuleBasedStateMachine):
         frame = self.frames[number]
         level = self.known().get(frame, WRITABLE)
         value = self.entry(parts, 1 if level == WRITABLE else level)
+        if level != WRITABLE and value & PRESENT and self.may_map_itself((value & ADDRESS) >> 12, level - 1):
+            return
         old = self.entries(frame)[slot]
         if (level == 4 and slot in XENS) or frame in [frame for frame, _, _ in self.partly_validated()]:
             allowed = False
