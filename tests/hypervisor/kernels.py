@@ -136,9 +136,9 @@ def boot(
 ) -> Outcome:
     """Run a test in a guest, on a machine of its own, and tell what came of it.
 
-    ``macros`` are for ``build``, or ``mode`` for ``build_hvm``; ``argument`` follows the test's name in the command line; ``memory`` is in bytes;
-    ``keyboard`` is what waits for the guest on its console. A ``privileged`` guest may manage other domains, for which
-    the machine has ``spare`` bytes more.
+    ``macros`` are for ``build``, or ``mode`` for ``build_hvm``; ``argument`` follows the test's name in the command
+    line; ``memory`` is in bytes; ``keyboard`` is what waits for the guest on its console. A ``privileged`` guest may
+    manage other domains, for which the machine has ``spare`` bytes more.
     """
     host = Host(memory_for(memory + spare))
     log: list[str] = []
