@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -133,12 +134,15 @@ def boot(
     patience: float = PATIENCE,
     privileged: bool = False,
     spare: int = 0,
+    before: Callable[[Host], None] = lambda host: None,
+    after: Callable[[Host], None] = lambda host: None,
 ) -> Outcome:
     """Run a test in a guest, on a machine of its own, and tell what came of it.
 
     ``macros`` are for ``build``, or ``mode`` for ``build_hvm``; ``argument`` follows the test's name in the command
     line; ``memory`` is in bytes; ``keyboard`` is what waits for the guest on its console. A ``privileged`` guest may
-    manage other domains, for which the machine has ``spare`` bytes more.
+    manage other domains, for which the machine has ``spare`` bytes more. ``before`` is called before the guest is made,
+    and ``after`` when it is gone, for those who want company for it.
     """
     host = Host(memory_for(memory + spare))
     log: list[str] = []
@@ -162,6 +166,7 @@ def boot(
             console.extend(ring.receive())
 
     free_before = host.machine.record["free_pages"]
+    before(host)
     running = create(host, request, receive)
     domain = host.hypervisor.find(running.domid)
     assert domain is not None
@@ -176,8 +181,11 @@ def boot(
         said = _text(console), _text(xen_console), tuple(log)
         assert not (wrong := audit(host.hypervisor)), "\n".join(wrong)
     finally:
+        destroy(host, running.domid)
+        after(host)
         for other in host.hypervisor.domains[:0:-1]:  # a privileged one may have made others
             destroy(host, other.domid)
+    assert not (wrong := audit(host.hypervisor)), "\n".join(wrong)
     frames_lost = free_before - host.machine.record["free_pages"]
     shutdown_code = domain.shutdown_code if domain.is_shut_down else None
     return Outcome(test, *said, shutdown_code, domain.crash_reason, frames_lost)
