@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kernels import HVM, HVM_MODES, boot, kernel_tests
 
-NOT_ALONE = {"endings", "lent"}
+NOT_ALONE = {"endings", "fuzz", "lent"}
 """Those for which another module has company, or knows how they end."""
 TESTS = [
     (path.stem, test)
