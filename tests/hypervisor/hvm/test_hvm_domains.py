@@ -81,7 +81,8 @@ def test_kinds_of_domains_that_are_not_to_be_had(control: Control, flags: int, e
 def test_a_saved_state_goes_on_where_it_was(control: Control) -> None:
     guest = SmallHvm(control, COUNT_IN_REGISTERS)
     run_a_little(guest)
-    state, then = control.get_hvm_context(guest.domid), guest.cpu
+    state = control.get_hvm_context(guest.domid)
+    then = save.HvmHwCpu.unpack_from(records(state)[save.HVM_SAVE_CODE_CPU, 0])
     assert then.rsi == 0x1234 and then.rip & ~0xFFF == CODE * PAGE_SIZE
     for _ in range(3):
         run_a_little(guest)
@@ -207,6 +208,7 @@ def test_mapped_pages_outlive_their_domain(control: Control) -> None:
     mapping = control.map_foreign(guest.domid, DATA, 2)
     run_a_little(guest)
     control.destroy_domain(guest.domid)
+    assert not (wrong := audit(control._hypervisor)), "\n".join(wrong)
     assert int.from_bytes(mapping.memory[:4], "little")
     assert control._hypervisor.find(guest.domid) is not None
     mapping.release()
