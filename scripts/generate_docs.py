@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from euxen.abi import cpufeatureset, features, xen
-from euxen.cpu.policy import BRAND, PV_FEATURES, VENDOR
+from euxen.cpu.policy import BRAND, HVM_FEATURES, PV_FEATURES, VENDOR
 from euxen.hypervisor.guest_context import ASSISTS
-from euxen.hypervisor.hypercalls.table import HYPERCALLS
+from euxen.hypervisor.hypercalls.table import HYPERCALLS, Kinds
 from euxen.hypervisor.hypercalls.version import FEATURES
 from euxen.toolstack.config.options import OPTIONS, Treatment
 from scripts.suboperations import FAMILIES, suboperations
@@ -24,18 +24,19 @@ DOCS = ROOT / "docs"
 TRANSCRIPTS = ROOT / "tests" / "dom0" / "xenstore" / "transcripts"
 READING_ORDER = "reading-order.md"
 MODULE = re.compile(r"^(- \[(euxen/[^]]+\.py)\]\([^)]*\)).*$", re.MULTILINE)
+GUESTS = {Kinds.PV: "PV", Kinds.ALL: "all"}
 OXENSTORED = re.compile(r"-> .*# oxenstored: (?!skip)")
 """An answer, and another one of oxenstored's; not where oxenstored is not asked."""
 
 
 def hypercalls() -> Iterator[str]:
     """Every hypercall: what of it there is, and its operations."""
-    yield "| number | hypercall | state | remarks |"
-    yield "|---|---|---|---|"
+    yield "| number | hypercall | guests | state | remarks |"
+    yield "|---|---|---|---|---|"
     for number, call in sorted(HYPERCALLS.items()):
-        yield f"| {number} | `{call.name}` | {call.state} | {call.note} |"
+        yield f"| {number} | `{call.name}` | {GUESTS[call.kinds]} | {call.state} | {call.note} |"
     yield ""
-    yield "Any other number is answered with -ENOSYS."
+    yield "Any other number is answered with -ENOSYS, and so is an HVM guest that makes a hypercall of PV guests."
 
 
 def operations() -> Iterator[str]:
@@ -51,12 +52,15 @@ def operations() -> Iterator[str]:
 
 
 def cpu_features() -> Iterator[str]:
-    """What CPUID offers to a PV guest."""
+    """What CPUID offers."""
     names = {number: name.removeprefix("XEN_X86_FEATURE_") for name, number in vars(cpufeatureset).items()
              if name.startswith("XEN_X86_FEATURE_")}  # fmt: skip
     yield f"Vendor `{VENDOR.decode()}`, brand `{BRAND.decode()}`, and these features, by Xen's names:"
     yield ""
     yield ", ".join(f"`{names[number]}`" for number in sorted(PV_FEATURES))
+    yield ""
+    more = ", ".join(f"`{names[number]}`" for number in sorted(HVM_FEATURES - PV_FEATURES))
+    yield f"HVM guests have these as well: {more}."
 
 
 def xen_features() -> Iterator[str]:

@@ -24,11 +24,12 @@ class Family:
     prefix: str
     others: tuple[str, ...] = ()
     """How constants begin that look like operations and are parameters of some."""
+    directory: str = ""
 
     @property
     def header(self) -> str:
         """Where Xen declares them."""
-        return f"xen/include/public/{self.module}.h"
+        return f"xen/include/public/{self.directory}{self.module}.h"
 
     @property
     def names(self) -> list[str]:
@@ -65,6 +66,7 @@ FAMILIES = (
     Family("physdev_op", "physdev", "PHYSDEVOP_", ("PHYSDEVOP_DBGP_",)),
     Family("grant_table_op", "grant_table", "GNTTABOP_"),
     Family("xen_version", "version", "XENVER_"),
+    Family("hvm_op", "hvm_op", "HVMOP_", directory="hvm/"),
     Family("domctl", "domctl", "XEN_DOMCTL_", PARTS_OF_DOMCTL),
     Family("sysctl", "sysctl", "XEN_SYSCTL_", PARTS_OF_SYSCTL),
 )

@@ -144,7 +144,7 @@ class _Audit:
 
     def _check_p2m(self, domain: Domain) -> Iterator[str]:
         """A domain's p2m: its own memory is in one place, which the M2P knows, and what others lend is mapped."""
-        if domain.hvm is None:
+        if domain.hvm is None or domain.is_dying:
             return
         address, places = domain.record.address, {}
         lent = Counter(self._lent_frames(domain))

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -138,12 +139,15 @@ def boot(
     spare: int = 0,
     host: Host | None = None,
     devices: tuple[Device, ...] = (),
+    before: Callable[[Host], None] = lambda host: None,
+    after: Callable[[Host], None] = lambda host: None,
 ) -> Outcome:
     """Run a test in a guest, on a machine of its own unless there is a ``host``, and tell what came of it.
 
     ``macros`` are for ``build``, or ``mode`` for ``build_hvm``; ``argument`` follows the test's name in the command
     line; ``memory`` is in bytes; ``keyboard`` is what waits for the guest on its console. A ``privileged`` guest may
     manage other domains, for which the machine has ``spare`` bytes more. ``devices`` are what it has beside a console.
+    ``before`` is called before the guest is made, and ``after`` when it is gone, for those who want company for it.
     """
     alone = host is None
     if host is None:
@@ -173,6 +177,7 @@ def boot(
                 console.extend(ring.receive())
 
     free_before = host.machine.record["free_pages"]
+    before(host)
     running = create(host, request, receive)
     domain = host.hypervisor.find(running.domid)
     assert domain is not None
@@ -187,9 +192,12 @@ def boot(
         said = _text(console), _text(xen_console), tuple(log)
         assert not alone or not (wrong := audit(host.hypervisor)), "\n".join(wrong)
     finally:
+        destroy(host, running.domid)
+        after(host)
         for made in reversed(host.hypervisor.domains):  # a privileged one may have made others
             if made.domid not in others:
                 destroy(host, made.domid)
+    assert not alone or not (wrong := audit(host.hypervisor)), "\n".join(wrong)
     frames_lost = free_before - host.machine.record["free_pages"]
     shutdown_code = domain.shutdown_code if domain.is_shut_down else None
     return Outcome(test, *said, shutdown_code, domain.crash_reason, frames_lost, _text(domain0))

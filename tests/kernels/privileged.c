@@ -3,6 +3,8 @@
  */
 #include "runtime/domains.h"
 
+#include <xen/hvm/save.h>
+
 static u64 free_pages(void)
 {
     struct xen_sysctl op;
@@ -813,6 +815,8 @@ TEST(physical_machine)
     CHECK_EQ(info.u.physinfo.nr_nodes, 1);
     CHECK(info.u.physinfo.capabilities & XEN_SYSCTL_PHYSCAP_pv);
     CHECK(info.u.physinfo.capabilities & XEN_SYSCTL_PHYSCAP_hvm);
+    CHECK(info.u.physinfo.capabilities & XEN_SYSCTL_PHYSCAP_hap);
+    CHECK(!(info.u.physinfo.capabilities & XEN_SYSCTL_PHYSCAP_directio));
     CHECK_EQ(info.u.physinfo.total_pages, hypercall(memory_op, XENMEM_maximum_ram_page, NULL));
 
     op = new_sysctl(XEN_SYSCTL_availheap);
@@ -1034,4 +1038,198 @@ TEST(small_ones)
     CHECK_EQ(plain_domctl(XEN_DOMCTL_irq_permission, child.domid), -XEN_EPERM);
     unmap_child(&child);
     destroy(child.domid);
+}
+
+/* ---- HVM domains ---- */
+
+#define GFN 0x100ul
+#define CODE_32 0xc9b
+#define DATA_32 0xc93
+
+static domid_t new_hvm_domain(void)
+{
+    struct xen_domctl op = new_createdomain(0);
+    xen_pfn_t gfns[CHILD_PAGES];
+    struct xen_memory_reservation reservation = {.nr_extents = CHILD_PAGES};
+    domid_t domid;
+
+    op.u.createdomain.flags = XEN_DOMCTL_CDF_hvm | XEN_DOMCTL_CDF_hap;
+    op.u.createdomain.arch.emulation_flags = XEN_X86_EMU_LAPIC;
+    REQUIRE_EQ(domctl(&op), 0);
+    domid = op.domain;
+    op = new_domctl(XEN_DOMCTL_max_vcpus, domid);
+    op.u.max_vcpus.max = 1;
+    REQUIRE_EQ(domctl(&op), 0);
+    op = new_domctl(XEN_DOMCTL_max_mem, domid);
+    op.u.max_mem.max_memkb = CHILD_PAGES * 4;
+    REQUIRE_EQ(domctl(&op), 0);
+    for ( unsigned int page = 0; page < CHILD_PAGES; page++ )
+        gfns[page] = GFN + page;
+    set_xen_guest_handle(reservation.extent_start, gfns);
+    reservation.domid = domid;
+    REQUIRE_EQ(hypercall(memory_op, XENMEM_populate_physmap, &reservation), CHILD_PAGES);
+    /* It is not told which machine frames they are. */
+    for ( unsigned int page = 0; page < CHILD_PAGES; page++ )
+        CHECK_EQ(gfns[page], GFN + page);
+    return domid;
+}
+
+static struct {
+    struct hvm_save_descriptor header_descriptor;
+    struct hvm_save_header header;
+    struct hvm_save_descriptor cpu_descriptor;
+    struct hvm_hw_cpu cpu;
+    struct hvm_save_descriptor end_descriptor;
+} __attribute__((packed)) state;
+
+static long load_state(domid_t domid, size_t size)
+{
+    struct xen_domctl op = new_domctl(XEN_DOMCTL_sethvmcontext, domid);
+
+    op.u.hvmcontext.size = size;
+    set_xen_guest_handle(op.u.hvmcontext.buffer, (uint8_t *)&state);
+    return domctl(&op);
+}
+
+static void new_state(void)
+{
+    memset(&state, 0, sizeof(state));
+    state.header_descriptor = (struct hvm_save_descriptor){HVM_SAVE_CODE(HEADER), 0, sizeof(state.header)};
+    state.header.magic = HVM_FILE_MAGIC;
+    state.header.version = HVM_FILE_VERSION;
+    state.cpu_descriptor = (struct hvm_save_descriptor){HVM_SAVE_CODE(CPU), 0, sizeof(state.cpu)};
+    state.cpu.rip = GFN * PAGE_SIZE;
+    state.cpu.cr0 = 0x11;
+    state.cpu.cs_arbytes = CODE_32;
+    state.cpu.ds_arbytes = state.cpu.es_arbytes = state.cpu.ss_arbytes = DATA_32;
+    state.cpu.cs_limit = state.cpu.ds_limit = state.cpu.es_limit = state.cpu.ss_limit = -1u;
+    state.cpu.tr_arbytes = 0x8b;
+    state.cpu.tr_limit = 0x67;
+    state.cpu.dr7 = 0x400;
+}
+
+/* The gfn is what its manager names its memory by; the machine frame only where it says so. */
+TEST(hvm_domain)
+{
+    static const u8 code[] = {0xc7, 0x05, 0x00, 0x10, 0x10, 0x00, 0x78, 0x56, 0x34, 0x12, 0xfa, 0xf4};
+    domid_t domid = new_hvm_domain();
+    u64 *tables = make_tables(), entry = virt_to_maddr(tables);
+    volatile u32 *page = (volatile u32 *)FREE_AREA;
+    struct mmuext_op pin = {.cmd = MMUEXT_PIN_L4_TABLE, .arg1.mfn = GFN};
+    struct xen_domctl_getdomaininfo info;
+    mmu_update_t update;
+
+    REQUIRE_EQ(foreign_mmu_update(entry, make_pte(GFN, PTE_RW), domid), 0);
+    REQUIRE_EQ(foreign_mmu_update(entry + 8, make_pte(GFN + 1, PTE_RW), domid), 0);
+    CHECK_EQ(foreign_mmu_update(entry + 16, make_pte(GFN + CHILD_PAGES, PTE_RW), domid), -XEN_EINVAL);
+    CHECK(pte_mfn(tables[0]) != pte_mfn(tables[1]));
+    update = (mmu_update_t){(entry + 16) | MMU_PT_UPDATE_NO_TRANSLATE, make_pte(pte_mfn(tables[1]), PTE_RW)};
+    CHECK_EQ(hypercall(mmu_update, &update, 1, NULL, domid), 0);
+    page[1024] = 7;
+    CHECK_EQ(page[2048], 7);
+    /* Where its frames are is not the manager's to say, nor what they are for. */
+    update = (mmu_update_t){pte_mfn(tables[0]) * PAGE_SIZE | MMU_MACHPHYS_UPDATE, 5};
+    CHECK_EQ(hypercall(mmu_update, &update, 1, NULL, domid), -XEN_EINVAL);
+    CHECK_EQ(hypercall(mmuext_op, &pin, 1, NULL, domid), -XEN_EINVAL);
+
+    REQUIRE_EQ(getdomaininfo(domid, &info), 0);
+    CHECK_EQ(info.flags & (XEN_DOMINF_hvm_guest | XEN_DOMINF_hap), XEN_DOMINF_hvm_guest | XEN_DOMINF_hap);
+    CHECK_EQ(info.shared_info_frame, -1ul);
+    CHECK_EQ(info.arch_config.emulation_flags, XEN_X86_EMU_LAPIC);
+
+    memcpy((void *)page, code, sizeof(code));
+    new_state();
+    REQUIRE_EQ(load_state(domid, sizeof(state)), 0);
+    unpause(domid);
+    CHECK_EQ(wait_for_shutdown(domid), SHUTDOWN_poweroff);
+    CHECK_EQ(page[1024], 0x12345678);
+    for ( unsigned int at = 0; at < 3; at++ )
+        REQUIRE_EQ(mmu_update(entry + at * 8, 0), 0);
+    destroy(domid);
+}
+
+TEST(states_that_are_refused)
+{
+    domid_t domid = new_hvm_domain();
+    struct xen_domctl op = new_domctl(XEN_DOMCTL_gethvmcontext, domid);
+
+    new_state();
+    CHECK_EQ(load_state(domid, 4), -XEN_ENODATA);
+    CHECK_EQ(load_state(domid, sizeof(state) - 1), -XEN_ENODATA);
+    CHECK_EQ(load_state(domid, sizeof(state.header_descriptor) + sizeof(state.header)), -XEN_ENODATA);
+    CHECK_EQ(load_state(DOMID_SELF, sizeof(state)), -XEN_ESRCH);
+    CHECK_EQ(load_state(0, sizeof(state)), -XEN_EINVAL);
+    state.header.magic++;
+    CHECK_EQ(load_state(domid, sizeof(state)), -XEN_EINVAL);
+    new_state();
+    state.cpu_descriptor.instance = 1;
+    CHECK_EQ(load_state(domid, sizeof(state)), -XEN_EINVAL);
+    new_state();
+    state.cpu_descriptor.typecode = 15;
+    CHECK_EQ(load_state(domid, sizeof(state)), -XEN_EINVAL);
+    new_state();
+    state.cpu_descriptor.typecode = HVM_SAVE_CODE(PIT);
+    CHECK_EQ(load_state(domid, sizeof(state)), -XEN_ENODEV);
+    new_state();
+    state.cpu_descriptor.length = -1u;
+    CHECK_EQ(load_state(domid, sizeof(state)), -XEN_ENODATA);
+    new_state();
+    state.cpu.cr0 = 0x80000010;
+    CHECK_EQ(load_state(domid, sizeof(state)), -XEN_EINVAL);
+    new_state();
+    state.cpu.cr4 = 1ul << 13;
+    CHECK_EQ(load_state(domid, sizeof(state)), -XEN_EINVAL);
+    new_state();
+    state.cpu.msr_efer = 0x400;
+    CHECK_EQ(load_state(domid, sizeof(state)), -XEN_EINVAL);
+    new_state();
+    state.cpu.cr3 = 1ul << 60;
+    CHECK_EQ(load_state(domid, sizeof(state)), -XEN_EINVAL);
+    new_state();
+    state.cpu.dr6 = 1ul << 32;
+    CHECK_EQ(load_state(domid, sizeof(state)), -XEN_EINVAL);
+    new_state();
+    state.cpu.pending_event = 1u << 31 | 1 << 8;
+    CHECK_EQ(load_state(domid, sizeof(state)), -XEN_EINVAL);
+
+    op.u.hvmcontext.size = 10;
+    set_xen_guest_handle(op.u.hvmcontext.buffer, (uint8_t *)&state);
+    CHECK_EQ(domctl(&op), -XEN_ENOSPC);
+    op = new_domctl(XEN_DOMCTL_gethvmcontext_partial, domid);
+    op.u.hvmcontext_partial.type = HVM_SAVE_CODE(CPU);
+    CHECK_EQ(domctl(&op), -XEN_ENODATA);
+    op.u.hvmcontext_partial.type = HVM_SAVE_CODE(MTRR);
+    CHECK_EQ(domctl(&op), 0);
+    CHECK_EQ(op.u.hvmcontext_partial.bufsz, sizeof(struct hvm_hw_mtrr));
+    op.u.hvmcontext_partial.instance = 1;
+    CHECK_EQ(domctl(&op), -XEN_ENOENT);
+    op.u.hvmcontext_partial.instance = 0;
+    op.u.hvmcontext_partial.type = HVM_SAVE_CODE(PIT);
+    CHECK_EQ(domctl(&op), -XEN_ENOENT);
+    op.u.hvmcontext_partial.type = 999;
+    CHECK_EQ(domctl(&op), -XEN_EINVAL);
+    destroy(domid);
+}
+
+TEST(the_pool_of_a_p2m)
+{
+    domid_t domid = new_hvm_domain();
+    struct xen_domctl op = new_domctl(XEN_DOMCTL_get_paging_mempool_size, domid);
+
+    CHECK_EQ(domctl(&op), 0);
+    CHECK(op.u.paging_mempool.size > 0);
+    op = new_domctl(XEN_DOMCTL_set_paging_mempool_size, domid);
+    op.u.paging_mempool.size = 1 << 20;
+    CHECK_EQ(domctl(&op), 0);
+    op.u.paging_mempool.size = (1 << 20) + 1;
+    CHECK_EQ(domctl(&op), -XEN_EINVAL);
+    op = new_domctl(XEN_DOMCTL_shadow_op, domid);
+    op.u.shadow_op.op = XEN_DOMCTL_SHADOW_OP_GET_ALLOCATION;
+    CHECK_EQ(domctl(&op), 0);
+    CHECK_EQ(op.u.shadow_op.mb, 1);
+    op.u.shadow_op.op = XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY;
+    CHECK_EQ(domctl(&op), -XEN_EOPNOTSUPP);
+    op = new_domctl(XEN_DOMCTL_get_paging_mempool_size, DOMID_SELF);
+    CHECK(domctl(&op) < 0);
+    destroy(domid);
 }

@@ -105,10 +105,10 @@ HYPERCALLS: dict[int, Hypercall] = {
         "hvm_op", hvm_op.hvm_op, "partly", "no altp2m, monitoring or tracing", kinds=Kinds.ALL
     ),
     xen.HYPERVISOR_sysctl: Hypercall(
-        "sysctl", do_sysctl, "partly", "for PV guests, on a machine whose hardware is the host's", kinds=Kinds.ALL
+        "sysctl", do_sysctl, "partly", "on a machine whose hardware is the host's", kinds=Kinds.ALL
     ),
     xen.HYPERVISOR_domctl: Hypercall(
-        "domctl", do_domctl, "partly", "for PV guests without devices of the host's", kinds=Kinds.ALL
+        "domctl", do_domctl, "partly", "for guests without devices of the host's", kinds=Kinds.ALL
     ),
     xen.HYPERVISOR_kexec_op: Hypercall("kexec_op", managing.absent(xsm.kexec), "absent"),
     xen.HYPERVISOR_tmem_op: Hypercall("tmem_op", _absent, "absent", "as in Xen since 4.13"),

@@ -9,6 +9,7 @@ from euxen.abi.errno import XEN_EFAULT, XEN_EINVAL, XEN_ENOSYS, XEN_EPERM
 from euxen.abi.xen import (
     DOMID_SELF,
     MMU_MACHPHYS_UPDATE,
+    MMU_NORMAL_PT_UPDATE,
     MMU_PT_UPDATE_NO_TRANSLATE,
     MMU_PT_UPDATE_PRESERVE_AD,
     UVMF_ALL,
@@ -24,6 +25,7 @@ from euxen.hypervisor.continuation import DEFER, create_continuation
 from euxen.hypervisor.guest_access import LOAD, addr_ok, copy_from_guest, get_guest, guest_host, put_guest
 from euxen.hypervisor.mm import page as pg
 from euxen.hypervisor.mm.entries import _PAGE_PRESENT, PADDR_MASK
+from euxen.hypervisor.mm.p2m import get_page_from_gfn
 from euxen.hypervisor.mm.page import (
     ERESTART,
     frame_of,
@@ -92,13 +94,30 @@ def finish_batch(vcpu: int, rest: int, count: int, pdone: int, foreign: int, err
 
 
 @native
-def _pt_update(domain: int, pointer: int, value: int, preserve_ad: int, pg_owner: int) -> int:
-    """One MMU_NORMAL_PT_UPDATE: to a page table of any level, or to ordinary memory.
+def _mod_l1_entry(host: int, value: int, command: int, domain: int, pg_owner: int) -> int:
+    """``mod_l1_entry``, where the frame of another's HVM domain may be one of its guest frames."""
+    preserve_ad = 1 if command == MMU_PT_UPDATE_PRESERVE_AD else 0
+    translate = load64(pg_owner + DomainRecord.p2m) and command != MMU_PT_UPDATE_NO_TRANSLATE
+    if not translate or not value & _PAGE_PRESENT:
+        return mod_l1_entry(host, value, preserve_ad, domain, pg_owner)
+    page = get_page_from_gfn(pg_owner, (value & PADDR_MASK) >> pg.PAGE_SHIFT)
+    if not page:
+        return -XEN_EINVAL
+    frame = frame_of(load64(domain + DomainRecord.machine), page)
+    error = mod_l1_entry(host, (value & ~PADDR_MASK) | (frame << pg.PAGE_SHIFT), preserve_ad, domain, pg_owner)
+    put_page(page)
+    return error
+
+
+@native
+def _pt_update(domain: int, pointer: int, value: int, command: int, pg_owner: int) -> int:
+    """One MMU_NORMAL_PT_UPDATE, or another MMU_PT_UPDATE_*: to a page table of any level, or to ordinary memory.
 
     The table is ``domain``'s, and what a level 1 table maps is ``pg_owner``'s.
     """
+    preserve_ad = 1 if command == MMU_PT_UPDATE_PRESERVE_AD else 0
     machine = load64(domain + DomainRecord.machine)
-    page = get_page_from_mfn(domain, (pointer & PADDR_MASK) >> pg.PAGE_SHIFT)
+    page = get_page_from_gfn(domain, (pointer & PADDR_MASK) >> pg.PAGE_SHIFT)
     if not page:
         return -XEN_EINVAL
     host = host_of(machine, frame_of(machine, page)) + (pointer & 0xFFF)
@@ -107,7 +126,7 @@ def _pt_update(domain: int, pointer: int, value: int, preserve_ad: int, pg_owner
     error = -XEN_EINVAL
     if info & pg.PGT_validated and info & pg.PGT_count_mask:
         if level == 1:
-            error = mod_l1_entry(host, value, preserve_ad, domain, pg_owner)
+            error = _mod_l1_entry(host, value, command, domain, pg_owner)
         elif level <= 4 and pg_owner == domain:
             error = mod_ln_entry(host, value, level, page, preserve_ad, domain)
         elif info & pg.PGT_type_mask == pg.PGT_writable_page:
@@ -177,10 +196,10 @@ def mmu_update(
         elif not permitted or (command == MMU_MACHPHYS_UPDATE and pt_owner != domain):
             error = -XEN_EPERM
         elif command == MMU_MACHPHYS_UPDATE:
-            error = _machphys_update(pg_owner, pointer, value)
+            # What is where in an HVM domain is not its managers' to say.
+            error = -XEN_EINVAL if load64(pg_owner + DomainRecord.p2m) else _machphys_update(pg_owner, pointer, value)
         else:
-            preserve_ad = 1 if command == MMU_PT_UPDATE_PRESERVE_AD else 0
-            error = _pt_update(pt_owner, pointer - command, value, preserve_ad, pg_owner)
+            error = _pt_update(pt_owner, pointer - command, value, command, pg_owner)
         if error:
             break
         requests += MmuUpdate.size
@@ -244,7 +263,7 @@ def update_va_mapping(block: int, address: int, value: int, flags: int, pg_owner
     info = load64(page + PageInfo.type_info)
     error = -XEN_EINVAL
     if info & (pg.PGT_type_mask | pg.PGT_validated) == pg.PGT_l1_page_table | pg.PGT_validated:
-        error = mod_l1_entry(host, value, 0, domain, pg_owner)
+        error = _mod_l1_entry(host, value, MMU_NORMAL_PT_UPDATE, domain, pg_owner)
     put_page(page)
     if error:
         return error

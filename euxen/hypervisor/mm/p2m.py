@@ -46,7 +46,6 @@ p2m_ram_rw, p2m_ram_ro, p2m_mmio_dm, p2m_grant_map_rw, p2m_grant_map_ro = 0, 3, 
 """p2m_type_t. A hole is p2m_mmio_dm: a device model would be asked what is there."""
 TYPE_SHIFT = 52
 MFN_MASK = (1 << 52) - 1 - 0xFFF
-ALL_RIGHTS = P2M_READ | P2M_WRITE | P2M_EXECUTE
 
 
 @native
@@ -126,6 +125,16 @@ def remove_page(domain: int, gfn: int, mfn: int) -> int:
 
 
 @native
+def _rights(kind: int) -> int:
+    """What the engine may do with a frame (p2m_type_to_flags)."""
+    if kind == p2m_grant_map_ro:
+        return P2M_READ
+    if kind == p2m_grant_map_rw:
+        return P2M_READ | P2M_WRITE
+    return P2M_READ | P2M_EXECUTE if kind == p2m_ram_ro else P2M_READ | P2M_WRITE | P2M_EXECUTE
+
+
+@native
 def add_page(domain: int, gfn: int, mfn: int, kind: int) -> int:
     """Put a machine frame at a guest frame: 0 or a negative errno (p2m_add_page).
 
@@ -146,8 +155,7 @@ def add_page(domain: int, gfn: int, mfn: int, kind: int) -> int:
             other = get_entry(domain, elsewhere)
             if other and mfn_of(other) == mfn and not is_grant(other):
                 remove_page(domain, elsewhere, mfn)
-    rights = P2M_READ | P2M_EXECUTE if kind == p2m_grant_map_ro or kind == p2m_ram_ro else ALL_RIGHTS
-    error = _set_entry(domain, gfn, (mfn << PAGE_SHIFT) | rights | (kind << TYPE_SHIFT))
+    error = _set_entry(domain, gfn, (mfn << PAGE_SHIFT) | _rights(kind) | (kind << TYPE_SHIFT))
     if not error and kind != p2m_grant_map_rw and kind != p2m_grant_map_ro:
         store64(_m2p(domain, mfn), gfn)
     return error

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from kernels import HVM, HVM_MODES, boot, kernel_tests
 
-NOT_ALONE = {"endings"}
-"""Those for which another module knows how they end."""
+NOT_ALONE = {"endings", "fuzz", "lent"}
+"""Those for which another module has company, or knows how they end."""
 TESTS = [
     (path.stem, test)
     for path in sorted(HVM.glob("*.c"))

@@ -227,6 +227,26 @@ TEST(code_that_is_none)
 #endif
 }
 
+static ulong jump_in_user(ulong address)
+{
+    ((void (*)(void))address)();
+    return 0;
+}
+
+static void out_of_user_mode(struct frame *frame)
+{
+    CHECK_EQ(frame->ip, HOLE + 5);
+    CHECK_EQ(frame->error_code, 0);
+    CHECK_EQ(frame->cs & 3, 3);
+    leave_user(99);
+}
+
+TEST(code_that_is_none_in_user_mode)
+{
+    trap_handlers[X86_GP] = out_of_user_mode;
+    CHECK_EQ(in_user(jump_in_user, HOLE + 5), 99);
+}
+
 TEST(page_tables_that_are_none)
 {
 #if LEVELS

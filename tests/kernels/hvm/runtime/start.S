@@ -269,6 +269,7 @@ page_directory:
     .bss
     .balign 16
     .skip 4 * 4096
+    .globl stack_end
 stack_end:
     .skip 2 * 4096
     .globl user_stack_end

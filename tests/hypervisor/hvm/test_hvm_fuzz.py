@@ -1,0 +1,21 @@
+"""Anything at random: whatever an HVM guest does, only the guest suffers, and all its memory comes back."""
+
+from __future__ import annotations
+
+import pytest
+from kernels import HVM_MODES, boot
+
+from euxen.abi.sched import SHUTDOWN_crash, SHUTDOWN_poweroff, SHUTDOWN_reboot
+
+COUNT = 3000
+PATIENCE = 3.0
+"""Seconds for a guest that has spoiled itself and goes round in a circle."""
+
+
+@pytest.mark.parametrize("mode", HVM_MODES)
+@pytest.mark.parametrize("seed", range(12))
+def test_anything(native: None, mode: str, seed: int) -> None:
+    outcome = boot("fuzz", "anything", mode=mode, argument=f"{seed:x} {COUNT:x}", patience=PATIENCE)
+    assert outcome.shutdown_code in (SHUTDOWN_poweroff, SHUTDOWN_reboot, SHUTDOWN_crash, None)
+    assert outcome.crash is None or "Xen itself" not in outcome.crash
+    assert outcome.frames_lost == 0
