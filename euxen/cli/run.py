@@ -104,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     log: deque[str] = deque(maxlen=LOG_LINES)
     listen = _log_to_stderr if arguments.log else log.append
     host.machine.console.listener = listen
+    host.hypervisor.domain0.console_write = _console_log(listen, 0)
     with Wakeup() as wakeup, _xenstored_socket(host, arguments.xenstored_path):
         running = create(host, request, wakeup.wake)
         domain = host.hypervisor.find(running.domid)

@@ -1,4 +1,4 @@
-"""Domain 0's daemons at work: xenstored and the console back end, connected with guests.
+"""Domain 0's daemons at work: xenstored, the console back end and those on XenBus, connected with guests.
 
 Events arrive in a thread of their own; the machine's lock makes them and the tools one at a time.
 """
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from euxen.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE
+from euxen.dom0.backends.block.backend import block_drivers
 from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.domain_events import DomainEvents, Fate
 from euxen.dom0.evtchn import Evtchn
+from euxen.dom0.xenbus.bus import BackendBus
 from euxen.dom0.xenstore import Connection, XenStore, XenStoreRing
 from euxen.dom0.xenstore_client import XenStoreClient
 from euxen.dom0.xenstore_socket import XenStoreSocket
@@ -36,6 +38,8 @@ class _Xenstored:
         self._pages: dict[int, GrantedPages] = {}
         self._ports: dict[int, int] = {}
         self.socket: XenStoreSocket | None = None
+        self.client: XenStoreClient | None = None
+        """The one in Domain 0 itself."""
         self.store = XenStore(host=self)
 
     def introduce(self, connection: Connection, gfn: int, port: int) -> None:
@@ -87,6 +91,8 @@ class _Xenstored:
             ring = self.rings.get(connection.identity.domid)
             if ring is not None and ring.connection is connection:
                 ring.flush()
+            elif self.client is not None and self.client.connection is connection:
+                self.client.take_events()
             elif self.socket is not None:
                 self.socket.flush(connection)
 
@@ -111,8 +117,16 @@ class Services:
         self.store = self._xenstored.store
         self.xenstore = XenStoreClient(self.store, self._xenstored.flush, control.lock)
         """For tools in Domain 0."""
+        self._xenstored.client = self.xenstore
         self._consoles: dict[int, _Console] = {}
         self.xenstore.write("/tool/xenstored", "")
+        self.backends = BackendBus(self.xenstore, block_drivers(control, self.events, self.log), self.log)
+        """Whatever the toolstack puts below Domain 0's ``backend`` directory."""
+
+    def log(self, line: str) -> None:
+        """Say something on Xen's console, from any thread."""
+        with self.control.lock:
+            self.control.console_write(f"{line}\n")
 
     @property
     def consoles(self) -> dict[int, ConsoleRing]:

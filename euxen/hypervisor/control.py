@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -28,6 +28,7 @@ from euxen.abi.event_channel import (
 from euxen.abi.grant_table import GnttabCopy
 from euxen.abi.sched import SchedRemoteShutdown
 from euxen.abi.structure import Structure
+from euxen.abi.xen import CONSOLEIO_write
 from euxen.cpu.native.memory import Memory
 from euxen.hypervisor import sched
 from euxen.hypervisor.caller import Kernel
@@ -35,7 +36,8 @@ from euxen.hypervisor.domctl.table import do_domctl
 from euxen.hypervisor.errors import Continuation, XenError
 from euxen.hypervisor.foreign import ForeignMapping, PageOwner
 from euxen.hypervisor.grant_table import MAX_GRANT_VERSION
-from euxen.hypervisor.granted import GrantedPages, grant_copy
+from euxen.hypervisor.granted import GrantedPage, GrantedPages, grant_copy, map_each, unmap_each
+from euxen.hypervisor.hypercalls.console import console_io
 from euxen.hypervisor.hypercalls.extents import changing
 from euxen.hypervisor.hypercalls.memory import memory_op
 from euxen.hypervisor.hypercalls.mmu import check_owner
@@ -180,6 +182,12 @@ class Control:
         """XEN_SYSCTL_physinfo."""
         return self.sysctl(sys.XEN_SYSCTL_physinfo, sys.XenSysctlPhysinfo())
 
+    def console_write(self, text: str) -> None:
+        """CONSOLEIO_write: say something on Xen's console."""
+        data = text.encode(errors="replace")
+        with self._kernel.lend(data) as buffer:
+            console_io(self._kernel, CONSOLEIO_write, len(data), buffer.address)
+
     def set_virq_handler(self, domid: int, virq: int) -> None:
         """XEN_DOMCTL_set_virq_handler: let a domain get a global virtual interrupt."""
         self.domctl(dom.XEN_DOMCTL_set_virq_handler, domid, dom.XenDomctlSetVirqHandler(virq=virq))
@@ -272,6 +280,14 @@ class Control:
     def map_grants(self, domid: int, refs: Sequence[int], writable: bool = True) -> GrantedPages:
         """GNTTABOP_map_grant_ref: map frames that a domain lends to the caller. All, or GrantError is raised."""
         return GrantedPages(self.caller, domid, refs, writable)
+
+    def map_each_grant(self, domid: int, refs: Sequence[int], writable: bool = True) -> list[GrantedPage | int]:
+        """The same, each for itself: the page, or GNTST_* of what can't be mapped."""
+        return map_each(self.caller, domid, refs, writable)
+
+    def unmap_grants(self, pages: Iterable[GrantedPage]) -> None:
+        """GNTTABOP_unmap_grant_ref: let go of pages that ``map_each_grant`` gave."""
+        unmap_each(self.caller, pages)
 
     def grant_copy(self, operations: Sequence[GnttabCopy]) -> None:
         """GNTTABOP_copy: what became of each is in its ``status``."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from euxen.abi.grant_table import GNTMAP_host_map, GNTMAP_readonly, GNTST_okay, GnttabCopy
@@ -26,12 +27,7 @@ class GrantedPages:
     def __init__(self, domain: Domain, domid: int, refs: Sequence[int], writable: bool) -> None:
         """Map grants of ``domid`` for ``domain``: all of them or none. Raises GrantError."""
         self._domain = domain
-        flags = GNTMAP_host_map if writable else GNTMAP_host_map | GNTMAP_readonly
-        # Three words each: a reference, and then status, handle and machine address.
-        words = array("q", bytes(24 * len(refs)))
-        words[::3] = array("q", refs)
-        with domain.machine.lock:
-            operations.map_refs(domain.record.address, domid, flags, words.buffer_info()[0], len(refs))
+        words = _map(domain, domid, refs, writable)
         mapped = [at for at in range(0, len(words), 3) if words[at] == GNTST_okay]
         self._handles = array("q", [words[at + 1] for at in mapped])
         pages = [domain.machine.frame(words[at + 2] // PAGE_SIZE) for at in mapped]
@@ -47,10 +43,55 @@ class GrantedPages:
             page.release()
         self.pages.clear()
         handles, self._handles = self._handles, array("q")
-        with self._domain.machine.lock:
-            operations.unmap_handles(self._domain.record.address, handles.buffer_info()[0], len(handles))
-            self._domain.hypervisor.forget_gone()
-        assert not any(handles), "what was mapped can be unmapped"
+        _unmap(self._domain, handles)
+
+
+@dataclass(slots=True)
+class GrantedPage:
+    """One frame that another domain lends, mapped."""
+
+    memory: memoryview
+    """Its contents; writable if it was mapped so."""
+    handle: int
+
+
+def map_each(domain: Domain, domid: int, refs: Sequence[int], writable: bool) -> list[GrantedPage | int]:
+    """Map grants of ``domid`` for ``domain``, each for itself: the page, or GNTST_* of what can't be mapped."""
+    words = _map(domain, domid, refs, writable)
+    machine, pages = domain.machine, list[GrantedPage | int]()
+    for at in range(0, len(words), 3):
+        if words[at] != GNTST_okay:
+            pages.append(words[at])
+            continue
+        memory = machine.frame(words[at + 2] // PAGE_SIZE)
+        pages.append(GrantedPage(memory if writable else memory.toreadonly(), words[at + 1]))
+    return pages
+
+
+def unmap_each(domain: Domain, pages: Iterable[GrantedPage]) -> None:
+    """Let go of pages that ``map_each`` gave. Nobody may look at them any more."""
+    handles = array("q")
+    for page in pages:
+        page.memory.release()
+        handles.append(page.handle)
+    _unmap(domain, handles)
+
+
+def _map(domain: Domain, domid: int, refs: Sequence[int], writable: bool) -> array[int]:
+    """Three words for each reference: status, handle and machine address."""
+    flags = GNTMAP_host_map if writable else GNTMAP_host_map | GNTMAP_readonly
+    words = array("q", bytes(24 * len(refs)))
+    words[::3] = array("q", refs)
+    with domain.machine.lock:
+        operations.map_refs(domain.record.address, domid, flags, words.buffer_info()[0], len(refs))
+    return words
+
+
+def _unmap(domain: Domain, handles: array[int]) -> None:
+    with domain.machine.lock:
+        operations.unmap_handles(domain.record.address, handles.buffer_info()[0], len(handles))
+        domain.hypervisor.forget_gone()
+    assert not any(handles), "what was mapped can be unmapped"
 
 
 def grant_copy(domain: Domain, copies: Sequence[GnttabCopy]) -> None:

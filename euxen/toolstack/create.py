@@ -1,6 +1,6 @@
-"""Creating and destroying a domain, as libxl does: memory and vCPUs, xenstore nodes, daemons.
+"""Creating and destroying a domain, as libxl does: memory and vCPUs, xenstore nodes, daemons, devices.
 
-The nodes are those of xenstore-paths(7) that a domain without devices has.
+The nodes are those of xenstore-paths(7).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from euxen.hypervisor.control import DEFAULT_GRANT_LIMITS, DEFAULT_MAX_EVTCHN_PO
 from euxen.hypervisor.errors import XenError
 from euxen.toolstack.builder.pv import PvBuilder, Rings
 from euxen.toolstack.config.model import DomainConfig
+from euxen.toolstack.devices import Device, attach, detach, devices_of
+from euxen.toolstack.disks import disk_device
 from euxen.toolstack.errors import UserError
 from euxen.toolstack.files import read_file
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
@@ -41,6 +43,7 @@ class Request:
     """What it can ever have, in bytes; 0 is what it has."""
     max_event_channels: int = DEFAULT_MAX_EVTCHN_PORT
     grant_limits: GrantLimits = DEFAULT_GRANT_LIMITS
+    devices: tuple[Device, ...] = ()
 
     @property
     def most_memory(self) -> int:
@@ -68,6 +71,7 @@ def request_for(config: DomainConfig) -> Request:
         config.maxmem << 20,
         config.max_event_channels,
         grant_limits(config),
+        tuple(map(disk_device, config.disks)),
     )
 
 
@@ -123,6 +127,8 @@ def create(host: Host, request: Request, wake: Callable[[], None]) -> RunningDom
         _write_nodes(host, domid, request, built.console_frame, built.xenstore_frame, rings)
         host.services.xenstore.introduce(domid, built.xenstore_frame, rings.xenstore_port)
         console = host.services.attach_console(domid, rings.console_port, wake)
+        for device in request.devices:
+            attach(host.services.xenstore, domid, device)
     except BaseException:
         destroy(host, domid)
         raise
@@ -170,9 +176,14 @@ def _write_nodes(host: Host, domid: int, request: Request, console: int, xenstor
 
 def destroy(host: Host, domid: int) -> None:
     """Destroy a domain and forget it (xl destroy). The daemons have let go of it when this returns."""
+    store, home = host.services.xenstore, f"/local/domain/{domid}"
+    for device in devices_of(store, domid):
+        if not detach(store, domid, device):
+            host.services.log(f"{device.title} of domain {domid}: its back end does not let go")
+    with contextlib.suppress(XenStoreRefused):
+        store.remove(f"/libxl/{domid}")
     host.control.destroy_domain(domid)
     host.services.domain_events.tell()
-    store, home = host.services.xenstore, f"/local/domain/{domid}"
     with contextlib.suppress(XenStoreRefused):  # one that could not be built has no nodes yet
         store.remove(store.read(f"{home}/vm"))
         store.remove(home)

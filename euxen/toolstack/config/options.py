@@ -115,7 +115,7 @@ OPTIONS: dict[str, Option] = {
     "localtime": _ignored(Form.BOOLEAN, "the guest's clock shows UTC"),
     "rtc_timeoffset": _ignored(Form.NUMBER, "the guest's clock shows UTC", "0"),
     # Devices.
-    "disk": _ignored(Form.STRINGS, "euxen has no disks yet"),
+    "disk": _honoured(Form.STRINGS),
     "vif": _ignored(Form.STRINGS, "euxen has no network interfaces yet"),
     "vif2": _ignored(Form.ANY, "netchannel2 is no more"),
     "p9": _ignored(Form.STRINGS, "euxen has no 9pfs shares yet"),
