@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO
 
 from euxen.toolstack.errors import UserError
 
@@ -101,30 +100,43 @@ def read_files(deb: Path, patterns: Sequence[str]) -> list[bytes]:
     Raises UserError where the package is damaged or lacks one.
     """
     found: dict[str, bytes] = {}
-    # Leaving the block closes the pipe, which stops dpkg-deb where all was found before the end.
-    with _start(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        try:
-            _find(process.stdout, patterns, found)
-        except tarfile.TarError as error:
-            raise UserError(f"package {deb.name} cannot be unpacked ({error}); fetch it again") from None
+
+    def key_of(name: str) -> str | None:
+        return next((pattern for pattern in patterns if pattern not in found and fnmatchcase(name, pattern)), None)
+
+    _read(deb, key_of, found, len(patterns))
     for pattern in patterns:
         if pattern not in found:
             raise UserError(f"package {deb.name} has no file {pattern}; fetch it again")
     return [found[pattern] for pattern in patterns]
 
 
-def _find(stream: IO[bytes], patterns: Sequence[str], found: dict[str, bytes]) -> None:
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
-        for member in archive:
-            for pattern in patterns:
-                if pattern not in found and member.isreg() and fnmatchcase(member.name, pattern):
-                    content = archive.extractfile(member)
-                    assert content is not None
-                    found[pattern] = content.read(_MAX_FILE)
-                    break
-            if len(found) == len(patterns):
-                return
+def read_keyed(deb: Path, key_of: Callable[[str], str | None], most: int) -> dict[str, bytes]:
+    """The contents of up to ``most`` files in a package, by the keys that ``key_of`` gives their names; None for no.
+
+    Raises UserError where the package is damaged.
+    """
+    found: dict[str, bytes] = {}
+    _read(deb, key_of, found, most)
+    return found
+
+
+def _read(deb: Path, key_of: Callable[[str], str | None], found: dict[str, bytes], most: int) -> None:
+    # Leaving the block closes the pipe, which stops dpkg-deb where all was found before the end.
+    with _start(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+                for member in archive:
+                    key = key_of(member.name) if member.isreg() else None
+                    if key is not None:
+                        content = archive.extractfile(member)
+                        assert content is not None
+                        found[key] = content.read(_MAX_FILE)
+                        if len(found) == most:
+                            return
+        except tarfile.TarError as error:
+            raise UserError(f"package {deb.name} cannot be unpacked ({error}); fetch it again") from None
 
 
 def _update() -> None:

@@ -9,19 +9,24 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from euxen.cpu.native.cache import write_whole
 from euxen.toolstack import apt
 from euxen.toolstack.errors import UserError
 from euxen.toolstack.initramfs import INIT, build_initramfs
 from euxen.toolstack.kernel.decompress import compression_of, decompress
+from euxen.toolstack.modules import module_name, modules_alias, modules_dep, with_dependencies
 
 _BUSYBOX = "busybox-static"
-_MODULES = {"xen-blkfront.ko": "drivers/block", "xen-netfront.ko": "drivers/net"}
+_FRONT_ENDS = ("xen-blkfront", "xen-netfront")
+_FURTHER_MODULES = ("ext4", "crc32c_generic", "isofs")
+"""What guests need to use a disk, where it is not in the kernel itself."""
+_INDEX, _ALIASES = "modules.dep", "modules.alias"
 
 
 class Flavour(StrEnum):
@@ -44,9 +49,9 @@ class DebianGuest:
     busybox: Path
     """Statically linked."""
     modules: tuple[Path, ...]
-    """The front ends, which Debian builds as modules: xen-blkfront.ko and xen-netfront.ko."""
+    """The front ends, which Debian builds as modules, and file systems, with all that they need."""
     initramfs: Path
-    """With busybox, the modules and a shell on the console."""
+    """With busybox, the modules, which modprobe finds, and a shell on the console."""
 
 
 def cached_debian(flavour: Flavour = Flavour.CLOUD) -> DebianGuest | None:
@@ -100,13 +105,17 @@ def _image_package(flavour: Flavour) -> apt.Candidate:
 
 def _unpack(image: Path, busybox: Path, directory: Path, progress: apt.Progress) -> None:
     progress(f"Unpacking {image.name.partition('_')[0]}", 0)
-    # Since usr-merge, files lie below /usr; and newer kernels have compressed modules.
-    patterns = ["*/boot/vmlinuz-*", *(f"*/lib/modules/*/kernel/{place}/{name}*" for name, place in _MODULES.items())]
-    kernel, *modules = apt.read_files(image, patterns)
+    (kernel,) = apt.read_files(image, ["*/boot/vmlinuz-*"])  # since usr-merge it may be below /usr
     (directory / "vmlinuz").write_bytes(kernel)
-    for name, module in zip(_MODULES, modules, strict=True):
-        compression = compression_of(memoryview(module))
-        (directory / name).write_bytes(decompress(memoryview(module), compression) if compression else module)
+    wanted = {name.replace("-", "_") for name in (*_FRONT_ENDS, *_FURTHER_MODULES)}
+    modules = with_dependencies(wanted, lambda names: _modules(image, names))
+    for name in _FRONT_ENDS:
+        if f"{name}.ko" not in modules:
+            raise UserError(f"package {image.name} has no module {name}; fetch it again")
+    for file, content in modules.items():
+        (directory / file).write_bytes(content)
+    (directory / _INDEX).write_text(modules_dep(modules))
+    (directory / _ALIASES).write_text(modules_alias(modules))
     progress(f"Unpacking {busybox.name.partition('_')[0]}", 0.9)
     (program,) = apt.read_files(busybox, ["*/bin/busybox"])
     (directory / "busybox").write_bytes(program)
@@ -114,8 +123,24 @@ def _unpack(image: Path, busybox: Path, directory: Path, progress: apt.Progress)
     progress("Unpacked", 1)
 
 
+def _modules(image: Path, names: set[str]) -> dict[str, bytes]:
+    """Modules of a kernel's package, by the names of their files; newer kernels have them compressed."""
+
+    def key_of(path: str) -> str | None:
+        name = PurePosixPath(path).name
+        return name.partition(".ko")[0] + ".ko" if "/lib/modules/" in path and module_name(path) in names else None
+
+    modules = apt.read_keyed(image, key_of, len(names))
+    for file, content in modules.items():
+        if compression := compression_of(memoryview(content)):
+            modules[file] = decompress(memoryview(content), compression)
+    return modules
+
+
 def _install(complete: Path, directory: Path) -> None:
     """Give a complete directory its name; where somebody was faster, theirs is as good."""
+    if _guest(directory) is None:
+        shutil.rmtree(directory, ignore_errors=True)  # of an older euxen, which needed less
     try:
         complete.rename(directory)
     except OSError:
@@ -126,16 +151,22 @@ def _install(complete: Path, directory: Path) -> None:
 def _guest(directory: Path) -> DebianGuest | None:
     """What a directory of the cache holds, or None where that is not all of it."""
     kernel, busybox = directory / "vmlinuz", directory / "busybox"
-    modules = tuple(directory / name for name in _MODULES)
-    if not all(path.is_file() for path in (kernel, busybox, *modules)):
+    index, aliases = directory / _INDEX, directory / _ALIASES
+    if not all(path.is_file() for path in (kernel, busybox, index, aliases)):
         return None
+    modules = tuple(directory / line.partition(":")[0] for line in index.read_text().splitlines())
+    if not all(path.is_file() for path in modules):
+        return None
+    version = directory.name.partition("_")[0]
     # Named after what it depends on, so that an euxen with another /init makes another one.
     digest = hashlib.sha256(INIT.encode()).hexdigest()[:12]
     initramfs = directory / f"initramfs-{digest}.cpio"
     if not initramfs.is_file():
-        content = build_initramfs(busybox, {f"lib/modules/{path.name}": path for path in modules})
+        content = build_initramfs(
+            busybox, {f"lib/modules/{version}/{path.name}": path for path in (*modules, index, aliases)}
+        )
         _write_atomically(initramfs, content)
-    return DebianGuest(directory.name.partition("_")[0], kernel, busybox, modules, initramfs)
+    return DebianGuest(version, kernel, busybox, modules, initramfs)
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

@@ -28,9 +28,9 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 hostname debian
 
-# Debian has the front ends as modules; load those that this guest has devices for.
-set -- /sys/bus/xen/devices/vbd-* && [ -e "$1" ] && insmod /lib/modules/xen-blkfront.ko
-set -- /sys/bus/xen/devices/vif-* && [ -e "$1" ] && insmod /lib/modules/xen-netfront.ko
+# Debian has the front ends as modules; load those that this guest has devices for. The kernel loads others itself.
+set -- /sys/bus/xen/devices/vbd-* && [ -e "$1" ] && modprobe xen-blkfront
+set -- /sys/bus/xen/devices/vif-* && [ -e "$1" ] && modprobe xen-netfront
 
 read -r release < /proc/sys/kernel/osrelease
 guest=

@@ -89,7 +89,7 @@ def test_fetch(archive: Archive, cache: Path) -> None:
     assert NETFRONT in initramfs
     # Nothing else is left behind.
     assert sorted(path.name for path in cache.iterdir()) == [directory.name]
-    assert len(list(directory.iterdir())) == 5
+    assert len(list(directory.iterdir())) == 7
 
 
 def test_fetch_the_full_kernel(archive: Archive) -> None:
@@ -140,6 +140,32 @@ def test_compressed_modules_below_usr(archive: Archive) -> None:
     guest = fetch_debian()
     assert guest.version == release
     assert [path.read_bytes() for path in guest.modules] == [BLKFRONT, NETFRONT]
+
+
+def test_modules_come_with_what_they_need(archive: Archive, cache: Path) -> None:
+    release = "6.1.0-9-cloud-amd64"
+    kernel = f"lib/modules/{release}/kernel"
+    files = {
+        f"{kernel}/fs/ext4/ext4.ko": b"\x7fELF\0alias=fs-ext4\0depends=jbd2,mb-cache\0",
+        f"{kernel}/fs/jbd2/jbd2.ko": b"\x7fELF\0depends=mb_cache,built_in\0",
+        f"{kernel}/fs/mb-cache.ko.gz": gzip.compress(b"\x7fELF\0depends=\0name=mb_cache\0"),
+        f"{kernel}/fs/other.ko": b"\x7fELF\0depends=jbd2\0",
+    }
+    archive.add(f"linux-image-{release}", "6.1.90-1", {**kernel_files(release), **files})
+    update()
+    directory = fetch_debian().kernel.parent
+    assert (directory / "modules.dep").read_text() == (
+        "ext4.ko: jbd2.ko mb-cache.ko\njbd2.ko: mb-cache.ko\nmb-cache.ko:\nxen-blkfront.ko:\nxen-netfront.ko:\n"
+    )
+    assert (directory / "modules.alias").read_text() == "alias fs-ext4 ext4\n"
+    assert (directory / "mb-cache.ko").read_bytes().startswith(b"\x7fELF")
+
+
+def test_what_an_older_euxen_fetched_is_fetched_again(archive: Archive, cache: Path) -> None:
+    guest = fetch_debian()
+    (guest.kernel.parent / "modules.dep").unlink()
+    assert cached_debian() is None
+    assert fetch_debian() == guest
 
 
 @pytest.mark.usefixtures("cache", "no_apt")
@@ -228,6 +254,16 @@ class TestRefusals:
         archive.add("linux-image-6.1.0-9-cloud-amd64", "6.1.90-1", {"boot/config": b""})
         update()
         with pytest.raises(UserError, match=r"has no file \*/boot/vmlinuz-\*; fetch it again"):
+            fetch_debian()
+        assert list(cache.iterdir()) == []
+
+    def test_a_package_without_a_front_end(self, archive: Archive, cache: Path) -> None:
+        release = "6.1.0-9-cloud-amd64"
+        files = kernel_files(release)
+        del files[f"lib/modules/{release}/kernel/drivers/block/xen-blkfront.ko"]
+        archive.add(f"linux-image-{release}", "6.1.90-1", files)
+        update()
+        with pytest.raises(UserError, match=r"has no module xen-blkfront; fetch it again"):
             fetch_debian()
         assert list(cache.iterdir()) == []
 

@@ -154,11 +154,14 @@ def test_debian(debian_cloud: DebianGuest) -> None:
     archive = debian_cloud.initramfs.read_bytes()
     found = contents(archive)
     assert {"bin/mount", "bin/setsid", "bin/cttyhack", "bin/poweroff", "bin/insmod", "bin/udhcpc"} <= set(found)
-    assert found["lib/modules/xen-blkfront.ko"].data.startswith(b"\x7fELF")
-    assert found["lib/modules/xen-netfront.ko"].data.startswith(b"\x7fELF")
-    assert archive == build_initramfs(
-        debian_cloud.busybox, {f"lib/modules/{path.name}": path for path in debian_cloud.modules}
-    )
+    modules = f"lib/modules/{debian_cloud.version}"
+    assert found[f"{modules}/xen-blkfront.ko"].data.startswith(b"\x7fELF")
+    assert found[f"{modules}/xen-netfront.ko"].data.startswith(b"\x7fELF")
+    assert b"xen-blkfront.ko:\n" in found[f"{modules}/modules.dep"].data
+    assert b"alias fs-iso9660 isofs\n" in found[f"{modules}/modules.alias"].data
+    directory = debian_cloud.kernel.parent
+    files = [*debian_cloud.modules, directory / "modules.dep", directory / "modules.alias"]
+    assert archive == build_initramfs(debian_cloud.busybox, {f"{modules}/{path.name}": path for path in files})
 
 
 def test_init_is_a_script_that_busybox_can_read(debian_cloud: DebianGuest, tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ class BackendBus:
         self, store: XenStoreClient, drivers: Mapping[str, Make], log: Callable[[str], None], domid: int = 0
     ) -> None:
         """``domid`` is the domain whose back ends these are; ``log`` is given lines for people."""
-        self._store, self._drivers, self._log = store, drivers, log
+        self._store, self._log = store, log
+        self.drivers = dict(drivers)
+        """By the kinds of back ends that they are for."""
         self._root = f"/local/domain/{domid}/backend"
         self._devices: dict[tuple[str, int, int], BackendDevice] = {}
         for kind in drivers:
@@ -52,4 +54,4 @@ class BackendBus:
             self._changed(backend)  # there may be another one already
 
         place = Place(kind, domid, devid, backend, frontend)
-        self._devices[key] = BackendDevice(self._store, place, self._drivers[kind], self._log, gone)
+        self._devices[key] = BackendDevice(self._store, place, self.drivers[kind], self._log, gone)
