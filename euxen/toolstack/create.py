@@ -22,6 +22,7 @@ from euxen.toolstack.errors import UserError
 from euxen.toolstack.files import read_file
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
 from euxen.toolstack.machine import Host
+from euxen.toolstack.nics import nic_device
 
 PAGE_SHIFT = 12
 CONSOLE_LIMIT = 1 << 20
@@ -71,7 +72,7 @@ def request_for(config: DomainConfig) -> Request:
         config.maxmem << 20,
         config.max_event_channels,
         grant_limits(config),
-        tuple(map(disk_device, config.disks)),
+        (*map(disk_device, config.disks), *map(nic_device, config.nics)),
     )
 
 
