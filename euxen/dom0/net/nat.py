@@ -20,15 +20,16 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import IO
 
 from euxen.cpu.native.memory import Memory, Record
-from euxen.dom0.net import stream
+from euxen.dom0.net import echo, stream
 from euxen.dom0.net.copying import Copier
 from euxen.dom0.net.lan import Lan, Port
-from euxen.dom0.net.packet import ETH_HLEN, STRIDE, NetPacket, word_at
+from euxen.dom0.net.packet import ETH_HLEN, STRIDE, NetPacket, own_packet, word_at
 from euxen.hypervisor.control import Control
 
 NETWORK = IPv4Network("10.0.2.0/24")
 GATEWAY, NAMESERVER, FIRST_GUEST = NETWORK[2], NETWORK[3], NETWORK[15]
 """As with QEMU's user networking, which people know. Connections to the gateway reach the host's loopback."""
+GATEWAY_WORD = int.from_bytes(GATEWAY.packed, "little")
 GATEWAY_MAC = bytes.fromhex("020010000202")
 MTU = 1500
 STREAM_ORDER = 5
@@ -264,6 +265,14 @@ class NatPort(Port):
             self._passts[port], self._addresses[port] = passt, address
         return address
 
+    def _echo(self, request: int, source: Port) -> None:
+        """Answer a ping of the gateway: passt can't everywhere (net.ipv4.ping_group_range)."""
+        shop = self._lan.workshop
+        size = shop.bring(request)
+        if size and echo.reply(shop.address, size):
+            own_packet(shop.packets, shop.machine_address, shop.address, size, 0)
+            source.send(shop.packets, 1, self)
+
     def detach(self, port: Port) -> None:
         """Serve a port no more, if it was served."""
         with self._lan.lock:
@@ -279,7 +288,15 @@ class NatPort(Port):
             return
         header = word_at(packets, NetPacket.header)
         if ctypes.string_at(header, 6) == GATEWAY_MAC:
-            passt.send(packets, count)
+            while count:
+                others = echo.next_request(packets, count, GATEWAY_WORD)
+                passt.send(packets, others)
+                packets += others * STRIDE
+                count -= others
+                if count:
+                    self._echo(packets, source)
+                    packets += STRIDE
+                    count -= 1
             return
         for number in range(count):
             packet = packets + number * STRIDE
