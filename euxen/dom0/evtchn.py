@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from euxen.abi.xen import SharedInfo
 from euxen.cpu.native.memory import Memory
+from euxen.dom0 import upcall
 from euxen.hypervisor import event_2l
 from euxen.hypervisor.control import Control
 
@@ -43,6 +44,7 @@ class Evtchn:
         self._shared_info = ctypes.addressof(ctypes.c_char.from_buffer(self._mapping.memory))
         self._vcpu_info = self._shared_info + SharedInfo.offsetof("vcpu_info[0]")
         self._ports = Memory(event_2l.ROOM)
+        self._native = upcall.Handlers()
 
     def bind_interdomain(self, domid: int, port: int, handler: Handler, locked: bool = True) -> int:
         """Bind to another domain's port and return our own. Raises XenError.
@@ -76,21 +78,27 @@ class Evtchn:
     def unbind(self, port: int) -> None:
         """Close a port: its handler is not called any more. Raises XenError."""
         with self._lock:
+            self._native.clear(port)
             del self._handlers[port]
             self._unlocked.discard(port)
             self._control.close(port)
             if not self._handlers:
                 self._control.notify(self._wakeup)
 
-    def _run(self) -> None:
-        while self._serve():
-            if not self._again:
-                self._control.block()
+    def handle_natively(self, port: int, function: int, argument: int) -> None:
+        """Have a native function called for a port of ours before its handler, and instead of it if that says so."""
+        self._native.set(port, function, argument)
 
-    def _serve(self) -> bool:
-        """Call the handlers of all ports that are pending; False if there is no port left."""
+    def _run(self) -> None:
+        vcpu = self._control.caller.vcpus[0].record.address
+        count = 0
+        while self._serve(count):
+            places = self._shared_info, self._vcpu_info, self._native.address, self._ports.address
+            count = upcall.take(*places) if self._again else upcall.wait(vcpu, *places)
+
+    def _serve(self, count: int) -> bool:
+        """Call the handlers of so many ports that are pending; False if there is no port left."""
         with self._lock:
-            count = event_2l.take_events(self._shared_info, self._vcpu_info, self._ports.address)
             ports = {*self._ports.words()[:count], *self._again}
             self._again.clear()
             alone = [(port, self._handlers[port]) for port in sorted(ports & self._unlocked)]

@@ -51,8 +51,8 @@ class XenStoreClient:
         return answer.payload
 
     def read(self, path: str) -> str:
-        """The value of a node. Raises XenStoreRefused."""
-        return self._ask(xs_wire.XS_READ, path).decode()
+        """The value of a node; bytes that are no text come as os.fsdecode makes them. Raises XenStoreRefused."""
+        return os.fsdecode(self._ask(xs_wire.XS_READ, path))
 
     def write(self, path: str, value: str) -> None:
         """Set a node's value, making it if it is absent. Bytes that are no text come as os.fsdecode makes them."""

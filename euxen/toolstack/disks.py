@@ -21,7 +21,6 @@ FORMAT_NODES = {
     DiskFormat.QCOW2: "qcow2",
     DiskFormat.VHD: "vhd",
     DiskFormat.QED: "qed",
-    DiskFormat.EMPTY: "empty",
 }
 """libxl__device_disk_string_of_format"""
 
@@ -75,11 +74,13 @@ def _backend(disk: Disk) -> DiskBackend:
     """What would serve the disk elsewhere: the kernel, if it can, or QEMU. Here it is the same."""
     if disk.backendtype in (DiskBackend.TAP, DiskBackend.STANDALONE):
         raise UserError(f"disk {disk.vdev}: backendtype={disk.backendtype} is not supported; leave it out")
+    if disk.format is DiskFormat.EMPTY:
+        return DiskBackend.PHY
     try:
-        is_device = stat.S_ISBLK(Path(disk.target).stat().st_mode) if disk.target else False
+        is_device = stat.S_ISBLK(Path(disk.target).stat().st_mode)
     except (OSError, ValueError):
         is_device = False  # opening it will tell
-    if disk.backendtype is DiskBackend.PHY and not is_device and disk.target:
+    if disk.backendtype is DiskBackend.PHY and not is_device:
         raise UserError(f"disk {disk.vdev}: {disk.target} is no block device, which backendtype=phy asks for")
     if disk.backendtype is not DiskBackend.QDISK and is_device and disk.format is DiskFormat.RAW:
         return DiskBackend.PHY

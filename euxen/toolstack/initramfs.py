@@ -32,6 +32,14 @@ hostname debian
 set -- /sys/bus/xen/devices/vbd-* && [ -e "$1" ] && modprobe xen-blkfront
 set -- /sys/bus/xen/devices/vif-* && [ -e "$1" ] && modprobe xen-netfront
 
+for device in /sys/bus/xen/devices/vbd-*; do
+    tries=0
+    while [ -e "$device" ] && [ ! -e "$device/block" ] && [ $tries -lt 50 ]; do
+        sleep 0.1
+        tries=$((tries + 1))
+    done
+done
+
 read -r release < /proc/sys/kernel/osrelease
 guest=
 [ -e /sys/hypervisor/guest_type ] && read -r guest < /sys/hypervisor/guest_type && guest=", $guest guest"

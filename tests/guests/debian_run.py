@@ -36,14 +36,19 @@ def run_debian(
     told: Callable[[str], None] = lambda console: None,
     log: Callable[[bytes], None] = lambda text: None,
     memory: int = 256,
+    extra: str = "",
 ) -> str:
     """Run a script in a guest with disks, and return its console.
 
-    ``told`` is called with all of it so far, whenever there is more, in another thread; ``log`` with what Domain 0 says.
+    ``told`` is called with all of it so far whenever there is more, in another thread; ``log`` with Domain 0's words.
     """
     ramdisk = ramdisk_with(guest, script, scratch / "initramfs.cpio")
     lines = [
-        f"name='disks'\nkernel='{guest.kernel}'\nramdisk='{ramdisk}'\nextra='console=hvc0 quiet'\nmemory={memory}",
+        "name='disks'",
+        f"kernel='{guest.kernel}'",
+        f"ramdisk='{ramdisk}'",
+        f"extra='console=hvc0 quiet {extra}'",
+        f"memory={memory}",
         f"disk={list(disks)}",
     ]
     request = request_for(DomainConfig.from_text("\n".join(lines) + "\n", "test"))

@@ -22,6 +22,7 @@ from euxen.hypervisor.audit import audit
 from euxen.hypervisor.control import DEFAULT_MAX_EVTCHN_PORT
 from euxen.hypervisor.domain import Domain
 from euxen.toolstack.create import Request, create, destroy
+from euxen.toolstack.devices import Device
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
 from euxen.toolstack.machine import Host, memory_for
 
@@ -62,6 +63,8 @@ class Outcome:
     """The sentence that says why Xen crashed it."""
     frames_lost: int
     """How many of the machine's frames did not come back when it was destroyed."""
+    domain0: str = ""
+    """What Domain 0 said on Xen's console."""
 
     def check_passed(self) -> None:
         """It found all as it should be, and said so before it powered off."""
@@ -114,23 +117,27 @@ def boot(
     privileged: bool = False,
     spare: int = 0,
     host: Host | None = None,
+    devices: tuple[Device, ...] = (),
 ) -> Outcome:
     """Run a test in a guest, on a machine of its own unless there is a ``host``, and tell what came of it.
 
     ``macros`` are for ``build``; ``argument`` follows the test's name in the command line; ``memory`` is in bytes;
     ``keyboard`` is what waits for the guest on its console. A ``privileged`` guest may manage other domains, for which
-    the machine has ``spare`` bytes more.
+    the machine has ``spare`` bytes more. ``devices`` are what it has beside its console.
     """
     alone = host is None
     if host is None:
         host = Host(memory_for(memory + spare))
     others = {domain.domid for domain in host.hypervisor.domains}
     log: list[str] = []
-    console, xen_console = bytearray(), bytearray()
+    console, xen_console, domain0 = bytearray(), bytearray(), bytearray()
+    host.hypervisor.domain0.console_write = domain0.extend
     host.machine.console.listener = log.append
     command_line = f"{test} {argument}" if argument else test
     image, name = build(source, *macros), f"{source}-{test}"
-    request = Request(name, image, ramdisk, command_line, memory, uuid or uuid4(), 0, max_event_channels)
+    request = Request(
+        name, image, ramdisk, command_line, memory, uuid or uuid4(), 0, max_event_channels, devices=devices
+    )
 
     def receive() -> None:
         for domid, ring in host.services.consoles.items():
@@ -157,7 +164,7 @@ def boot(
                 destroy(host, made.domid)
     frames_lost = free_before - host.machine.record["free_pages"]
     shutdown_code = domain.shutdown_code if domain.is_shut_down else None
-    return Outcome(test, *said, shutdown_code, domain.crash_reason, frames_lost)
+    return Outcome(test, *said, shutdown_code, domain.crash_reason, frames_lost, _text(domain0))
 
 
 def run(host: Host, domain: Domain, patience: float) -> None:

@@ -38,6 +38,8 @@ class Bridge(Generic[Port]):
         self._table: dict[bytes, _Entry[Port]] = {}
         self._counts: dict[Port, int] = {}
         self._last_sweep = 0.0
+        self.changes = 0
+        """Counts how often an address was found behind a port where it was not before."""
 
     @property
     def ports(self) -> tuple[Port, ...]:
@@ -79,6 +81,7 @@ class Bridge(Generic[Port]):
                 self._counts[entry.port] -= 1
                 self._counts[port] += 1
                 entry.port = port
+                self.changes += 1
             entry.seen = now
             return
         full = len(self._table) >= MAX_ADDRESSES or self._counts[port] >= MAX_ADDRESSES_OF_PORT
@@ -89,6 +92,7 @@ class Bridge(Generic[Port]):
         if not full:
             self._table[source] = _Entry(port, now)
             self._counts[port] += 1
+            self.changes += 1
 
     def _sweep(self, now: float) -> None:
         """Forget what was not seen for long."""

@@ -11,20 +11,45 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 from typing import Protocol
 
 from euxen.abi.grant_table import GNTST_okay
-from euxen.cpu.native.memory import Memory
+from euxen.abi.structure import Structure, u64
+from euxen.cpu.native.memory import Memory, Record
 from euxen.dom0.net.bridge import Bridge
 from euxen.dom0.net.copying import Copier, gather
 from euxen.dom0.net.packet import MAX_FRAME, STRIDE, NetPacket, runs, word_at
 from euxen.dom0.net.segmentation import MAX_SEGMENTS
+from euxen.hypervisor import spinlock
 from euxen.hypervisor.control import Control
 
 WORKSHOP_ORDER = 6
 """256 KiB: a packet as it came, and room for what it is divided into."""
 FIRST_HALF = 1 << 16
+
+
+class LanRecord(Structure):
+    """What native code knows of a bridge."""
+
+    lock: int = u64()  # who changes or uses its ports has it; native code only tries to take it
+    generation: int = u64()  # changes when a packet may go elsewhere than before
+
+
+class LanLock:
+    """A bridge's lock: one for threads that wait, and a spin lock behind it for native code, which does not."""
+
+    def __init__(self, record: Record) -> None:
+        self._lock = threading.Lock()
+        self._address = record.address + LanRecord.offsetof("lock")
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        spinlock.lock(self._address)
+
+    def __exit__(self, _kind: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
+        spinlock.unlock(self._address)
+        self._lock.release()
 
 
 class Port(ABC):
@@ -36,6 +61,13 @@ class Port(ABC):
     @abstractmethod
     def send(self, packets: int, count: int, source: Port) -> None:
         """A batch leaves through this port that came through another. With the bridge's lock."""
+
+    def learned(self, header: int, target: Port) -> None:  # noqa: B027 most ports have no use for it
+        """Packets that begin like one, and come through this port, all go to another. With the lock.
+
+        The bridge wants to be asked again when its record's generation has changed, and now and then, as it forgets
+        the addresses that it does not see.
+        """
 
 
 class Workshop:
@@ -93,7 +125,8 @@ class Lan:
         Raises XenError where Domain 0 has no memory for it.
         """
         self.name = name
-        self.lock = threading.Lock()
+        self.record = Record(LanRecord)
+        self.lock = LanLock(self.record)
         self.workshop = Workshop(control)
         self._bridge: Bridge[Port] = Bridge()
         self._clock = clock
@@ -109,11 +142,17 @@ class Lan:
         """Join a port."""
         with self.lock:
             self._bridge.add(port)
+            self.changed()
 
     def remove(self, port: Port) -> None:
         """Take a port away: it is not called any more."""
         with self.lock:
             self._bridge.remove(port)
+            self.changed()
+
+    def changed(self) -> None:
+        """Packets may go elsewhere than before. With the lock."""
+        self.record["generation"] += 1
 
     def receive(self, port: Port, packets: int, count: int) -> None:
         """A batch came through a port. With the lock."""
@@ -121,7 +160,13 @@ class Lan:
         if self._captures:
             self._capture((self.name, port.name), packets, count)
         for first, length, addresses in runs(packets, count):
-            for target in self._bridge.route(port, addresses, now):
+            changes = self._bridge.changes
+            targets = self._bridge.route(port, addresses, now)
+            if self._bridge.changes != changes:
+                self.changed()
+            if len(targets) == 1 and not self._captures:
+                port.learned(word_at(first, NetPacket.header), targets[0])
+            for target in targets:
                 if self._captures:
                     self._capture((target.name,), first, length)
                 target.send(first, length, port)

@@ -22,7 +22,7 @@ from typing import IO
 from euxen.cpu.native.memory import Memory, Record
 from euxen.dom0.net import echo, stream
 from euxen.dom0.net.copying import Copier
-from euxen.dom0.net.lan import Lan, Port
+from euxen.dom0.net.lan import Lan, LanLock, Port
 from euxen.dom0.net.packet import ETH_HLEN, STRIDE, NetPacket, own_packet, word_at
 from euxen.hypervisor.control import Control
 
@@ -90,7 +90,7 @@ class Passt:
         self,
         control: Control,
         received: Callable[[int, int], None],
-        lock: threading.Lock,
+        lock: LanLock,
         log: Callable[[str], None],
         command: Callable[[int], Sequence[str]],
     ) -> None:

@@ -35,10 +35,26 @@ class BackendBus:
         return list(self._devices)
 
     def _changed(self, path: str) -> None:
+        """Something at or below a path is new, or another, or gone."""
         kind, *rest = path.removeprefix(f"{self._root}/").split("/")
-        if len(rest) < 2 or not all(NUMBER.fullmatch(number) for number in rest[:2]):
+        if len(rest) >= 2:
+            self._look(kind, *rest[:2])
             return
-        domid, devid = int(rest[0]), int(rest[1])
+        for domid in rest or self._children(f"{self._root}/{kind}"):
+            for devid in self._children(f"{self._root}/{kind}/{domid}"):
+                self._look(kind, domid, devid)
+
+    def _children(self, path: str) -> list[str]:
+        try:
+            return self._store.list(path)
+        except XenStoreRefused:
+            return []
+
+    def _look(self, kind: str, *numbers: str) -> None:
+        """There may be a new device."""
+        if not all(NUMBER.fullmatch(number) for number in numbers):
+            return
+        domid, devid = map(int, numbers)
         key, backend = (kind, domid, devid), f"{self._root}/{kind}/{domid}/{devid}"
         if key in self._devices:
             return  # which watches what it has to
@@ -51,7 +67,7 @@ class BackendBus:
 
         def gone() -> None:
             del self._devices[key]
-            self._changed(backend)  # there may be another one already
+            self._look(kind, *numbers)  # there may be another one already
 
         place = Place(kind, domid, devid, backend, frontend)
         self._devices[key] = BackendDevice(self._store, place, self.drivers[kind], self._log, gone)

@@ -69,7 +69,7 @@ class Nodes:
         """A node of one of the directories; None if it is not there."""
         try:
             return self._store.read(f"{directory}/{name}")
-        except (XenStoreRefused, UnicodeDecodeError):
+        except XenStoreRefused:
             return None
 
     def configured(self, name: str) -> str | None:

@@ -17,7 +17,7 @@ from euxen.dom0.backends.block.queue import WORKERS, Queue
 from euxen.dom0.backends.pool import Pool
 from euxen.dom0.backends.ring import BackRing
 from euxen.dom0.evtchn import Evtchn
-from euxen.dom0.storage import Storage, StorageError, open_storage
+from euxen.dom0.storage import Empty, Storage, StorageError, open_storage
 from euxen.dom0.xenbus.device import DeviceError, Nodes
 from euxen.hypervisor.control import Control
 from euxen.hypervisor.errors import GrantError, XenError
@@ -101,7 +101,11 @@ class BlockBackend:
 
     def _open(self) -> Storage:
         """Raises DeviceError."""
-        params = self._nodes.configured("params") or ""
+        params = self._nodes.configured("params")
+        if not params and self._nodes.configured("device-type") == "cdrom":
+            return Empty()
+        if not params:
+            raise DeviceError(f"{self._nodes.place.backend} does not say what the disk is")
         form, target = "phy", params
         if self._nodes.place.kind == "qdisk":
             form, _colon, target = params.partition(":")

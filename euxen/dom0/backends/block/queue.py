@@ -7,6 +7,7 @@ let go, its responses pushed, and the front end notified once, if it wants that.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -215,17 +216,24 @@ class Queue:
         answers = []
         for request in requests:
             loan = to_read if request.operation == BLKIF_OP_READ else to_write
-            try:
-                self._do_one(request, loan)
-                answers.append((request, BLKIF_RSP_OKAY))
-            except BadRequest:
-                answers.append((request, BLKIF_RSP_ERROR))
-            except OSError as error:
-                self._log(f"operation {request.operation} at sector {request.sector} failed: {error.strerror or error}")
-                answers.append((request, BLKIF_RSP_ERROR))
+            answers.append((request, self._status_of(request, loan)))
         to_read.end()
         to_write.end()
         self._answer(answers)
+
+    def _status_of(self, request: Request, loan: Loan) -> int:
+        """Do a request: BLKIF_RSP_*."""
+        try:
+            self._do_one(request, loan)
+            return BLKIF_RSP_OKAY
+        except BadRequest:
+            return BLKIF_RSP_ERROR
+        except OSError as error:
+            self._log(f"operation {request.operation} at sector {request.sector} failed: {error.strerror or error}")
+            return BLKIF_RSP_ERROR
+        except Exception:  # an error of ours: say so, and keep nobody waiting for it
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+            return BLKIF_RSP_ERROR
 
     def _do_one(self, request: Request, loan: Loan) -> None:
         """Raises BadRequest or OSError."""

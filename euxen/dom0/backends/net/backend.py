@@ -21,10 +21,11 @@ from euxen.abi.io.netif import (
     XEN_NETIF_GSO_TYPE_TCPV6,
 )
 from euxen.dom0.backends.net import control as control_ring
+from euxen.dom0.backends.net import forwarding
 from euxen.dom0.backends.net.control import Hashing
 from euxen.dom0.backends.net.credit import Credit, parse_rate
 from euxen.dom0.backends.net.hashing import flow_of, hash_packets
-from euxen.dom0.backends.net.queue import Features, FrontendError, Receiver, Transmitter
+from euxen.dom0.backends.net.queue import Features, FrontendError, Link, Receiver, Transmitter
 from euxen.dom0.backends.net.receive import CHECKSUM_IPV4, CHECKSUM_IPV6
 from euxen.dom0.backends.ring import BackRing, RingError
 from euxen.dom0.evtchn import Evtchn
@@ -51,8 +52,7 @@ GROUP = 1
 class _Queue:
     """Two rings, and the ports of their events."""
 
-    transmitter: Transmitter
-    receiver: Receiver
+    link: Link
     pages: GrantedPages
     ports: list[int] = field(default_factory=list)
     """Our ends: of the transmit ring, and of the receive ring, which may be the same."""
@@ -164,31 +164,39 @@ class NetBackend(Port):
         except GrantError as error:
             raise DeviceError(f"mapping shared-frames {refs[0]}/{refs[1]} failed: {error}") from None
         transmitter = None
-        ports: list[int] = []
         try:
             transmitter = Transmitter(self._control, pages.pages[0], domid)
-            receiver = Receiver(
-                self._control, pages.pages[1], domid, features, lan.workshop, lambda: self._notify(ports[-1:])
-            )
+            receiver = Receiver(self._control, pages.pages[1], domid, features)
         except XenError:
             if transmitter is not None:
                 transmitter.close()
             pages.unmap()
             raise
-        queue = _Queue(transmitter, receiver, pages, ports)
+        queue = _Queue(Link(self._control, lan, transmitter, receiver), pages)
+        self._queues.append(queue)
         rate = parse_rate(nodes.configured("rate"))
         if rate is not None:
             queue.credit = Credit(rate, self._clock())
             transmitter.record["credit"] = rate.size
-        self._queues.append(queue)
-        handlers: list[Callable[[], bool]] = [lambda: self._transmit(queue), lambda: self._more_room(queue)]
+        self._bind(queue, remote)
+
+    def _bind(self, queue: _Queue, remote: list[int]) -> None:
+        """Bind a queue's ports, and have native code listen. Raises DeviceError."""
+        record, ports = queue.link.record, queue.ports
+        handlers: list[tuple[Callable[[], bool], int]] = [
+            (lambda: self._transmit(queue), forwarding.forward.address),
+            (lambda: self._more_room(queue), forwarding.more_room.address),
+        ]
         if len(remote) == 1:
-            handlers = [lambda: bool(self._more_room(queue) | self._transmit(queue))]
-        for port, handler in zip(remote, handlers, strict=True):
+            handlers = [(lambda: bool(self._more_room(queue) | self._transmit(queue)), forwarding.both.address)]
+        for port, (handler, _native) in zip(remote, handlers, strict=True):
             try:
-                ports.append(self._events.bind_interdomain(domid, port, handler, locked=False))
+                ports.append(self._events.bind_interdomain(self._nodes.place.domid, port, handler, locked=False))
             except XenError as error:
                 raise DeviceError(f"mapping tx/rx port {port} failed: {error}") from None
+        record["transmit_port"], record["receive_port"] = ports[0], ports[-1]
+        for port, (_handler, native) in zip(ports, handlers, strict=True):
+            self._events.handle_natively(port, native, record.address)
 
     def _remote_ports(self, directory: str) -> list[int]:
         """The front end's ports: one, or one for each ring. Raises DeviceError."""
@@ -225,6 +233,8 @@ class NetBackend(Port):
         # Nothing comes through the bridge any more, and with its lock nobody is at work for the rings.
         with lan.lock:
             queues, self._queues = self._queues, []
+            for queue in queues:
+                queue.link.record["broken"] = 1
             ring, self._control_ring = self._control_ring, None
         self._networks.leave(lan, self)
         for port in {port for queue in queues for port in queue.ports} | set(self._control_port):
@@ -233,8 +243,7 @@ class NetBackend(Port):
         for queue in queues:
             if queue.timer is not None:
                 queue.timer.cancel()
-            queue.transmitter.close()
-            queue.receiver.close()
+            queue.link.close()
             queue.pages.unmap()
         if ring is not None:
             ring.close()
@@ -262,36 +271,51 @@ class NetBackend(Port):
                 return False
 
     def _transmit_some(self, lan: Lan, queue: _Queue) -> bool:
-        transmitter = queue.transmitter
+        link = queue.link
+        packets = link.transmitter.packets
         for _round in range(ROUNDS):
-            count = transmitter.take()
+            count, done = link.take()
             if count:
-                self._note_groups(transmitter.packets, count)
-                lan.receive(self, transmitter.packets, count)
-                if transmitter.answer(count):
-                    self._notify(queue.ports[:1])
-            if transmitter.wants_credit:
+                self._note_groups(packets, count)
+                lan.receive(self, packets + done * STRIDE, count - done)
+                link.finish(count)
+            if link.transmitter.wants_credit:
                 if not self._renew_credit(queue):
                     return False
-            elif not transmitter.record["stop"]:
+            elif not link.transmitter.record["stop"]:
                 return False
         return True
+
+    def learned(self, header: int, target: Port) -> None:
+        """Let native code send such packets on, where the other port is an interface with one queue, too."""
+        targets = target.only_link() if isinstance(target, NetBackend) else 0
+        if targets:
+            for queue in self._queues:
+                forwarding.remember(queue.link.record.address, header, targets)
+
+    def only_link(self) -> int:
+        """The LinkRecord of an interface to which packets need not be spread, or 0."""
+        hashed = self._hashing.algorithm != XEN_NETIF_CTRL_HASH_ALGORITHM_NONE
+        return 0 if hashed or self._broken or len(self._queues) != 1 else self._queues[0].link.record.address
 
     def _renew_credit(self, queue: _Queue) -> bool:
         """Whether there is credit for the next packet; if not, the queue is looked at when there is."""
         assert queue.credit is not None
-        record = queue.transmitter.record
-        queue.credit.bytes = record["credit"]
-        wait = queue.credit.wait(queue.transmitter.wants_credit, self._clock())
-        record["credit"] = queue.credit.bytes
+        transmitter = queue.link.transmitter
+        queue.credit.bytes = transmitter.record["credit"]
+        wait = queue.credit.wait(transmitter.wants_credit, self._clock())
+        transmitter.record["credit"] = queue.credit.bytes
         if not wait:
             return True
+        if queue.timer is not None:
+            return False
         queue.timer = threading.Timer(wait, self._transmit_again, (queue,))
         queue.timer.daemon = True
         queue.timer.start()
         return False
 
     def _transmit_again(self, queue: _Queue) -> None:
+        queue.timer = None
         while self._transmit(queue):
             pass
 
@@ -332,7 +356,7 @@ class NetBackend(Port):
         if hashed:
             hash_packets(packets, count, hashing.types, hashing.key.address)
         if len(queues) == 1:
-            queues[0].receiver.send(packets, count)
+            queues[0].link.send(packets, count)
             return
         end = packets + count * STRIDE
         while packets < end:
@@ -340,7 +364,7 @@ class NetBackend(Port):
             last = packets + STRIDE
             while last < end and self._choose(last, hashed) == chosen:
                 last += STRIDE
-            queues[chosen].receiver.send(packets, (last - packets) // STRIDE)
+            queues[chosen].link.send(packets, (last - packets) // STRIDE)
             packets = last
 
     def _choose(self, packet: int, hashed: bool) -> int:
@@ -352,11 +376,11 @@ class NetBackend(Port):
     def _more_room(self, queue: _Queue) -> bool:
         """The front end may take more."""
         lan = self._lan
-        if lan is not None and queue.receiver.waiting:
+        if lan is not None and queue.link.receiver.waiting:
             with lan.lock:
                 if not self._broken and queue in self._queues:
                     try:
-                        queue.receiver.kick()
+                        queue.link.kick()
                     except FrontendError as error:
                         self._fail_once(str(error))
         return False
@@ -377,7 +401,8 @@ class NetBackend(Port):
                 return False
             wants_hash = int(self._hashing.algorithm != XEN_NETIF_CTRL_HASH_ALGORITHM_NONE)
             for queue in self._queues:
-                queue.receiver.record["wants_hash"] = wants_hash
+                queue.link.receiver.record["wants_hash"] = wants_hash
+            lan.changed()  # what was sent natively is spread now, perhaps
         if wants_event:
             self._notify(self._control_port)
         return False
@@ -403,6 +428,8 @@ class NetBackend(Port):
     def _fail_once(self, sentence: str) -> None:
         if not self._broken:
             self._broken = True
+            for queue in self._queues:
+                queue.link.record["broken"] = 1
             self._fail(sentence)
 
 

@@ -6,13 +6,12 @@ Everything here is done with the lock of the bridge that the interface is a port
 from __future__ import annotations
 
 import ctypes
-import time
-from collections.abc import Callable
 
 from euxen.abi.io.netif import NETTXF_csum_blank, NETTXF_data_validated
 from euxen.abi.io.ring import Sring
 from euxen.cpu.native.memory import Memory, Record
-from euxen.dom0.backends.net import receive, transmit
+from euxen.dom0.backends.net import forwarding, receive, transmit
+from euxen.dom0.backends.net.forwarding import LinkRecord
 from euxen.dom0.backends.net.records import (
     BACKLOG_PACKETS,
     BATCH,
@@ -28,16 +27,13 @@ from euxen.dom0.backends.net.records import (
     HEADER,
     MOST_PIECES,
     STOP_CREDIT,
-    STOP_HELP,
-    STOP_NONE,
-    STOP_SLOTS,
     ReceiveRecord,
     TransmitRecord,
 )
 from euxen.dom0.net.checksum import fill_checksum, fill_pseudo
 from euxen.dom0.net.copying import Copier
-from euxen.dom0.net.lan import FIRST_HALF, Workshop
-from euxen.dom0.net.packet import STRIDE, NetPacket, NetPiece, own_packet, total_size, word_at
+from euxen.dom0.net.lan import FIRST_HALF, Lan
+from euxen.dom0.net.packet import STRIDE, NetPacket, NetPiece, own_packet, set_word, word_at
 from euxen.dom0.net.segmentation import copy_details, segment
 from euxen.hypervisor.control import Control
 
@@ -45,8 +41,6 @@ HEADERS_ORDER, BACKLOG_ORDER = 0, 8
 assert BATCH * HEADER <= 4096 << HEADERS_ORDER
 SCRATCH = 4096
 UNLIMITED = 1 << 62
-DRAIN_TIMEOUT = 10.0
-"""Seconds that a front end has to take what waits for it (rx_drain_timeout_msecs)."""
 
 _SENTENCES = {
     FATAL_REQUESTS: "Impossible number of requests on the {ring} ring: {detail}",
@@ -92,20 +86,15 @@ class Transmitter:
         self.packets = self._packets.address
 
     def take(self) -> int:
-        """Take a batch: how many packets. Raises FrontendError, with those that were good before answered as bad."""
+        """Take a batch: how many packets. Raises FrontendError."""
         count = transmit.take(self.record.address)
-        if self.record["stop"] not in (STOP_NONE, STOP_CREDIT):
-            _check(self.record, "transmit")
+        _check(self.record, "transmit")
         return count
 
     @property
     def wants_credit(self) -> int:
         """How many bytes of credit the next packet needs; 0 if that is not why no more was taken."""
         return self.record["detail"] if self.record["stop"] == STOP_CREDIT else 0
-
-    def answer(self, count: int) -> bool:
-        """Answer the batch; whether the front end wants an event."""
-        return bool(transmit.answer(self.record.address, count))
 
     def close(self) -> None:
         """Look at the ring no more."""
@@ -123,18 +112,9 @@ class Features:
 class Receiver:
     """The receive ring: what the front end gets."""
 
-    def __init__(
-        self,
-        control: Control,
-        page: memoryview,
-        frontend: int,
-        features: Features,
-        workshop: Workshop,
-        notify: Callable[[], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """``workshop`` is the bridge's. Raises XenError where Domain 0 has no memory for it."""
-        self._control, self._workshop, self._notify, self._clock = control, workshop, notify, clock
+    def __init__(self, control: Control, page: memoryview, frontend: int, features: Features) -> None:
+        """Raises XenError where Domain 0 has no memory for it."""
+        self._control = control
         self._copier = Copier(control)
         self._waiting = Memory(BACKLOG_PACKETS * NetPacket.size)
         self._area = control.allocate_pages(BACKLOG_ORDER)
@@ -144,90 +124,104 @@ class Receiver:
         record["area"], record["area_size"] = self._area.machine_address, self._area.size - SCRATCH
         record["req_cons"] = record["pushed"] = rsp_prod_of(page)
         record["sg"], record["gso"], record["checksums"] = features.sg, features.gso, features.checksums
-        self._progress = 0.0
-        self.lost = 0
-        """Packets for which there was no room."""
 
     @property
     def waiting(self) -> int:
         """How many packets wait for room."""
         return receive.waiting(self.record.address)
 
-    def send(self, packets: int, count: int) -> None:
-        """Give the front end a batch: onto the ring as far as there is room. Raises FrontendError."""
-        end = packets + count * STRIDE
-        if self.waiting:
-            self._drain()
-        while packets < end:
-            packets += self._some(packets, (end - packets) // STRIDE) * STRIDE
-            if packets < end and receive.plain_length(self.record.address, packets, 1) == 0:
-                self._help(packets)
-                packets += STRIDE
-        self._push()
-
-    def _some(self, packets: int, count: int) -> int:
-        """Put packets onto the ring, or have them wait: how many, up to the first that has to be changed."""
-        record = self.record.address
-        done = 0
-        if not receive.waiting(record):
-            done = receive.fill(record, packets, count)
-            if _check(self.record, "receive") != STOP_SLOTS:
-                return done
-            self._progress = self._clock()
-        rest = receive.plain_length(record, packets + done * STRIDE, count - done)
-        self.lost += rest - receive.keep(record, packets + done * STRIDE, rest)
-        return done + rest
-
-    def _help(self, packet: int) -> None:
-        """Change a packet so that the front end can take it: divide it, or fill in its checksum."""
-        shop, record = self._workshop, self.record
-        size = shop.bring(packet)
-        if not size:
-            return
-        made, kind = 0, word_at(packet, NetPacket.gso_type)
-        flags = word_at(packet, NetPacket.flags)
-        if kind and record["gso"] >> kind & 1 and not flags & NETTXF_csum_blank:
-            if fill_pseudo(shop.address, size):
-                own_packet(shop.packets, shop.machine_address, shop.address, size, flags)
-                copy_details(shop.packets, packet)
-                flags |= NETTXF_csum_blank | NETTXF_data_validated
-                ctypes.c_uint64.from_address(shop.packets + NetPacket.flags).value = flags
-                made = 1
-        elif kind:
-            at, machine_address = shop.address + FIRST_HALF, shop.machine_address + FIRST_HALF
-            gso_size = word_at(packet, NetPacket.gso_size)
-            made = segment(shop.address, size, gso_size, shop.packets, at, machine_address, shop.room)
-        else:
-            flags &= ~NETTXF_csum_blank
-            if fill_checksum(shop.address, size):
-                flags |= NETTXF_data_validated
-            own_packet(shop.packets, shop.machine_address, shop.address, size, flags)
-            made = 1
-        done = self._some(shop.packets, made)
-        self.lost += (made or 1) - done  # what still cannot be taken: too long for one page
-
-    def kick(self) -> None:
-        """There may be room again. Raises FrontendError."""
-        if self.waiting:
-            self._drain()
-            self._push()
-
-    def _drain(self) -> None:
-        record, now = self.record.address, self._clock()
-        if receive.drain(record):
-            self._progress = now
-        if _check(self.record, "receive") == STOP_HELP:
-            raise AssertionError("what waits has been changed before")
-        if now - self._progress > DRAIN_TIMEOUT:
-            self.lost += receive.forget_waiting(record)
-
-    def _push(self) -> None:
-        if receive.push(self.record.address):
-            self._notify()
-
     def close(self) -> None:
         """Look at the ring no more."""
         self._control.free_pages(self._area)
+
+
+class Link:
+    """Both rings of a queue, for packets that come from the bridge and go to it."""
+
+    def __init__(self, control: Control, lan: Lan, transmitter: Transmitter, receiver: Receiver) -> None:
+        self.transmitter, self.receiver = transmitter, receiver
+        self._shop = lan.workshop
+        record = self.record = Record(LinkRecord)
+        record["lan"], record["domain"] = lan.record.address, control.caller.record.address
+        record["transmit"], record["receive"] = transmitter.record.address, receiver.record.address
+
+    @property
+    def lost(self) -> int:
+        """How many packets there was no room for."""
+        return self.record["lost"]
+
+    def take(self) -> tuple[int, int]:
+        """A batch from the transmit ring: how many packets, and how many of them are dealt with. Raises FrontendError.
+
+        It may be one that native code has left over.
+        """
+        record = self.record
+        if record["unfinished"]:
+            record["unfinished"] = 0
+            _check(self.transmitter.record, "transmit")
+            return record["taken"], record["dealt"]
+        return self.transmitter.take(), 0
+
+    def finish(self, count: int) -> None:
+        """Answer a batch."""
+        forwarding.finish(self.record.address, count)
+
+    def send(self, packets: int, count: int) -> None:
+        """Give the front end packets. Raises FrontendError."""
+        end = packets + count * STRIDE
+        while packets < end:
+            packets += self._deliver(packets, (end - packets) // STRIDE) * STRIDE
+            if packets < end:
+                self._help(packets)
+                packets += STRIDE
+
+    def _deliver(self, packets: int, count: int) -> int:
+        done = forwarding.deliver(self.record.address, packets, count)
+        if done < count:
+            _check(self.receiver.record, "receive")
+        return done
+
+    def _help(self, packet: int) -> None:
+        """Change a packet so that the front end can take it: divide it, or fill in its checksum."""
+        shop = self._shop
+        size = shop.bring(packet)
+        made = self._change(packet, size) if size else 0
+        if made:
+            # What still cannot be taken is too long for one page.
+            made -= self._deliver(shop.packets, made)
+        self.record["lost"] += made
+
+    def _change(self, packet: int, size: int) -> int:
+        """How many packets came of it, in the workshop."""
+        shop, record = self._shop, self.receiver.record
+        kind, flags = word_at(packet, NetPacket.gso_type), word_at(packet, NetPacket.flags)
+        if kind and not record["gso"] >> kind & 1:
+            at, machine_address = shop.address + FIRST_HALF, shop.machine_address + FIRST_HALF
+            gso_size = word_at(packet, NetPacket.gso_size)
+            return segment(shop.address, size, gso_size, shop.packets, at, machine_address, shop.room)
+        if kind and not flags & NETTXF_csum_blank:
+            if not fill_pseudo(shop.address, size):
+                return 0
+            flags |= NETTXF_csum_blank | NETTXF_data_validated
+        elif flags & NETTXF_csum_blank:
+            flags &= ~NETTXF_csum_blank
+            if not fill_checksum(shop.address, size):
+                flags &= ~NETTXF_data_validated
+        own_packet(shop.packets, shop.machine_address, shop.address, size, flags)
+        if kind:
+            copy_details(shop.packets, packet)
+            set_word(shop.packets, NetPacket.flags, flags)
+        return 1
+
+    def kick(self) -> None:
+        """There may be room again. Raises FrontendError."""
+        if forwarding.more_room_locked(self.record.address):
+            _check(self.receiver.record, "receive")
+
+    def close(self) -> None:
+        """Look at the rings no more."""
+        self.transmitter.close()
+        self.receiver.close()
 
 
 def address_of(page: memoryview) -> int:
@@ -239,6 +233,3 @@ def rsp_prod_of(page: memoryview) -> int:
     """How many responses there were on a ring."""
     at = Sring.offsetof("rsp_prod")
     return int.from_bytes(page[at : at + 4], "little")
-
-
-__all__ = ["Features", "FrontendError", "Receiver", "Transmitter", "total_size"]

@@ -90,3 +90,4 @@ class ReceiveRecord(Structure):
     waiting: int = u64()  # NetPacket[BACKLOG_PACKETS]
     first_waiting: int = u64()  # counts, whose low bits choose one
     end_waiting: int = u64()
+    progress: int = u64()  # ns: when room was found last, or began to lack
