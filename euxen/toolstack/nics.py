@@ -5,7 +5,10 @@ libxl__device_nic_setdefault and libxl__set_xenstore_nic in tools/libs/light/lib
 
 from __future__ import annotations
 
+import re
 import secrets
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from euxen.dom0.net.networks import DEFAULT_BRIDGE
@@ -16,6 +19,8 @@ from euxen.toolstack.errors import UserError
 SCRIPT_DIRECTORY = PurePosixPath("/etc/xen/scripts")
 DEFAULT_SCRIPT = "vif-bridge"
 DEFAULT_MTU = 1500
+FORWARD = re.compile(r"(?:tcp|udp):([0-9]{1,5}):([0-9]{1,5})")
+MAX_PORT = 65535
 XENSOURCE_OUI = bytes.fromhex("00163e")
 
 
@@ -46,6 +51,29 @@ def nic_device(nic: Nic) -> Device:
     trusted = "0" if nic.trusted is False else "1"
     frontend = {"handle": str(nic.devid), "mac": mac, "mtu": mtu, "trusted": trusted}
     return Device("vif", "vif", nic.devid, title, backend, frontend)
+
+
+def with_forwards(devices: tuple[Device, ...], forwards: Sequence[str]) -> tuple[Device, ...]:
+    """Devices, of which the first interface gets connections to ports of the host's: ``tcp:2222:22``.
+
+    The node ``forward`` is euxen's own. Raises UserError.
+    """
+    for forward in forwards:
+        match = FORWARD.fullmatch(forward)
+        if match is None or not all(0 < int(port) <= MAX_PORT for port in match.groups()):
+            raise UserError(
+                f"{forward!r} names no ports; it has to be like tcp:2222:22, the host's and then the guest's"
+            )
+    if not forwards:
+        return devices
+    number = next((n for n, device in enumerate(devices) if device.kind == "vif"), None)
+    if number is None or devices[number].backend["bridge"] != DEFAULT_BRIDGE:
+        raise UserError(
+            f"ports can be forwarded to a guest whose first interface is on {DEFAULT_BRIDGE}; see vif=[...]"
+        )
+    device = devices[number]
+    nodes = {**device.backend, "forward": " ".join(forwards)}
+    return (*devices[:number], replace(device, backend=nodes), *devices[number + 1 :])
 
 
 def _random_mac() -> str:

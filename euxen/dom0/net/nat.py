@@ -37,6 +37,8 @@ STREAM_ORDER = 5
 FRAMES_AT_ONCE = 64
 MAX_PENDING = 4 << 20
 """Bytes that wait for a passt that does not read; what comes then is lost."""
+SETTLING = 0.3
+"""Seconds in which it notices that ports are taken."""
 PATIENCE = 5.0
 """Seconds that passt has to end by itself."""
 MISSING = (
@@ -50,6 +52,10 @@ UDP, DHCP_SERVER = 17, 67
 
 class NatError(Exception):
     """passt cannot be started: one sentence."""
+
+
+class NatMissing(NatError):
+    """There is no passt; everything else works without."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +204,7 @@ class Passt:
             have = rest
         if not self._closed:
             self._closed = True
-            self._log(f"passt has ended{self._last_words()}")
+            self._log(f"passt has ended{self.last_words()}")
 
     def _parse(self) -> bool:
         """Hand on the frames that are whole; whether the stream makes sense."""
@@ -211,7 +217,16 @@ class Passt:
                 self._received(self._packets.address, count)
         return True
 
-    def _last_words(self) -> str:
+    def ends_within(self, seconds: float) -> bool:
+        """Whether it ends, because it cannot do what it is asked for."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def last_words(self) -> str:
+        """What it said last, behind a colon."""
         self._messages.seek(0)
         lines = self._messages.read(1 << 16).decode(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip() and "syslog" not in line]
@@ -249,7 +264,7 @@ class NatPort(Port):
     def attach(self, port: Port, forwards: Sequence[Forward] = ()) -> IPv4Address:
         """Serve a port; the address that it is told by DHCP. Raises NatError or XenError."""
         if shutil.which("passt") is None:
-            raise NatError(MISSING.format(bridge=self._lan.name))
+            raise NatMissing(MISSING.format(bridge=self._lan.name))
         taken = set(self._addresses.values())
         address = next((a for a in NETWORK.hosts() if a >= FIRST_GUEST and a not in taken), None)
         if address is None:
@@ -261,6 +276,10 @@ class NatPort(Port):
             lambda line: self._log(f"{port.name}: {line}"),
             lambda fd: passt_command(fd, address, forwards),
         )
+        if forwards and passt.ends_within(SETTLING):
+            words = passt.last_words()
+            passt.close()
+            raise NatError(f"passt cannot forward ports{words}")
         with self._lan.lock:
             self._passts[port], self._addresses[port] = passt, address
         return address

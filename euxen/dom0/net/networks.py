@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from euxen.dom0.net.lan import Lan, Port
-from euxen.dom0.net.nat import Forward, NatError, NatPort
+from euxen.dom0.net.nat import Forward, NatError, NatMissing, NatPort
 from euxen.dom0.net.pcap import PcapWriter
 from euxen.hypervisor.control import Control
+from euxen.hypervisor.errors import XenError
 
 DEFAULT_BRIDGE = "xenbr0"
 """As xl has it, and the one that leads to the world."""
@@ -68,7 +69,7 @@ class Networks:
         return {name: network.lan for name, network in self._networks.items()}
 
     def join(self, name: str, port: Port, forwards: Sequence[Forward] = ()) -> Lan:
-        """Make a port one of a bridge's; ``forwards`` lead to it. Raises XenError."""
+        """Make a port one of a bridge's; ``forwards`` lead to it. Raises XenError or NatError."""
         with self._lock:
             network = self._networks.get(name)
             if network is None:
@@ -78,8 +79,11 @@ class Networks:
         if network.nat is not None:
             try:
                 network.nat.attach(port, forwards)
-            except NatError as error:
+            except NatMissing as error:
                 self._log(f"{port.name}: {error}")
+            except (NatError, XenError):
+                self.leave(network.lan, port)
+                raise
         return network.lan
 
     def leave(self, lan: Lan, port: Port) -> None:

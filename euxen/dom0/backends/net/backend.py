@@ -30,7 +30,7 @@ from euxen.dom0.backends.net.receive import CHECKSUM_IPV4, CHECKSUM_IPV6
 from euxen.dom0.backends.ring import BackRing, RingError
 from euxen.dom0.evtchn import Evtchn
 from euxen.dom0.net.lan import Lan, Port
-from euxen.dom0.net.nat import Forward
+from euxen.dom0.net.nat import Forward, NatError
 from euxen.dom0.net.networks import DEFAULT_BRIDGE, Networks
 from euxen.dom0.net.packet import STRIDE, NetPacket, set_word, word_at
 from euxen.dom0.xenbus.device import DeviceError, Nodes
@@ -46,6 +46,7 @@ ROUNDS = 16
 """Batches after which others have their turn."""
 BROADCAST = b"\xff" * 6
 GROUP = 1
+NO_MEMORY = "Domain 0 has no memory for it ({error})"
 
 
 @dataclass
@@ -62,7 +63,7 @@ class _Queue:
 
 
 class NetBackend(Port):
-    """The driver of one interface, which is a port of a bridge while it is connected."""
+    """The driver of one interface, which is a port of a bridge from the day that the toolstack makes it."""
 
     def __init__(
         self,
@@ -91,7 +92,16 @@ class NetBackend(Port):
     # What a driver does.
 
     def publish(self) -> Mapping[str, str]:
-        """Say what can be asked of an interface."""
+        """Join the bridge, and say what can be asked of an interface."""
+        if self._lan is None:
+            try:
+                self._lan = self._networks.join(
+                    self._nodes.configured("bridge") or DEFAULT_BRIDGE, self, self._forwards()
+                )
+            except XenError as error:
+                raise DeviceError(NO_MEMORY.format(error=error)) from None
+            except NatError as error:
+                raise DeviceError(str(error)) from None
         return {
             "feature-sg": "1",
             "feature-gso-tcpv4": "1",
@@ -108,7 +118,7 @@ class NetBackend(Port):
         }
 
     def connect(self) -> Mapping[str, str]:
-        """Serve the front end's rings, and join the bridge."""
+        """Serve the front end's rings."""
         nodes = self._nodes
         if not nodes.front_number("request-rx-copy", 0):
             raise DeviceError("the front end does not take copies (request-rx-copy), and there is nothing else")
@@ -119,14 +129,13 @@ class NetBackend(Port):
         self._hashing = Hashing(count, self._read)
         self._broken = False
         try:
-            self._lan = self._networks.join(nodes.configured("bridge") or DEFAULT_BRIDGE, self, self._forwards())
             for number in range(count):
                 directory = f"queue-{number}/" if count > 1 else ""
                 self._connect_queue(directory)
             self._connect_control_ring()
         except (DeviceError, XenError) as error:
             self._let_go()
-            sentence = str(error) if isinstance(error, DeviceError) else f"Domain 0 has no memory for it ({error})"
+            sentence = str(error) if isinstance(error, DeviceError) else NO_MEMORY.format(error=error)
             raise DeviceError(sentence) from None
         for queue in list(self._queues):
             self._transmit(queue)  # what came before
@@ -222,21 +231,21 @@ class NetBackend(Port):
             raise DeviceError(f"mapping shared-frame {ref} port {port} failed: {error}") from None
 
     def disconnect(self, done: Callable[[], None]) -> None:
-        """Leave the bridge and let go of the rings."""
+        """Let go of the rings."""
         self._let_go()
         done()
 
     def _let_go(self) -> None:
-        lan, self._lan = self._lan, None
+        lan = self._lan
         if lan is None:
             return
-        # Nothing comes through the bridge any more, and with its lock nobody is at work for the rings.
+        # With the bridge's lock nobody is at work for the rings.
         with lan.lock:
             queues, self._queues = self._queues, []
             for queue in queues:
                 queue.link.record["broken"] = 1
             ring, self._control_ring = self._control_ring, None
-        self._networks.leave(lan, self)
+            lan.changed()
         for port in {port for queue in queues for port in queue.ports} | set(self._control_port):
             self._events.unbind(port)
         self._control_port.clear()
@@ -252,7 +261,10 @@ class NetBackend(Port):
             self._control_page = None
 
     def close(self) -> None:
-        """There is nothing more to let go of."""
+        """Leave the bridge."""
+        lan, self._lan = self._lan, None
+        if lan is not None:
+            self._networks.leave(lan, self)
 
     # What the front end sends.
 
