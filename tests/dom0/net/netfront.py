@@ -148,11 +148,12 @@ class NetFront:
         return len(parts)
 
     def answers(self) -> list[tuple[int, int]]:
-        """Responses on the transmit ring: ids and statuses; of extras only the status counts."""
+        """Responses on the transmit ring: ids, which is 0 for an extra's, and statuses."""
         (produced,) = struct.unpack_from("<I", self.tx_ring, 8)
         found = []
         while self.tx_cons & 0xFFFF_FFFF != produced:
-            found.append(struct.unpack_from("<Hh", self.tx_ring, RING + self.tx_cons % ENTRIES * TX_ENTRY))
+            number, status = struct.unpack_from("<Hh", self.tx_ring, RING + self.tx_cons % ENTRIES * TX_ENTRY)
+            found.append((0 if status == NULL else number, status))
             self.tx_cons += 1
         return found
 

@@ -185,11 +185,11 @@ class Link:
         """Change a packet so that the front end can take it: divide it, or fill in its checksum."""
         shop = self._shop
         size = shop.bring(packet)
-        made = self._change(packet, size) if size else 0
-        if made:
-            # What still cannot be taken is too long for one page.
-            made -= self._deliver(shop.packets, made)
-        self.record["lost"] += made
+        if not size:
+            return  # its sender took it away
+        made = self._change(packet, size)
+        # What still cannot be taken is too long for one page.
+        self.record["lost"] += made - self._deliver(shop.packets, made) if made else 1
 
     def _change(self, packet: int, size: int) -> int:
         """How many packets came of it, in the workshop."""
