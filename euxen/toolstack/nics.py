@@ -61,16 +61,12 @@ def with_forwards(devices: tuple[Device, ...], forwards: Sequence[str]) -> tuple
     for forward in forwards:
         match = FORWARD.fullmatch(forward)
         if match is None or not all(0 < int(port) <= MAX_PORT for port in match.groups()):
-            raise UserError(
-                f"{forward!r} names no ports; it has to be like tcp:2222:22, the host's and then the guest's"
-            )
+            raise UserError(f"{forward!r} names no ports: it has to be like tcp:2222:22, the host's before the guest's")
     if not forwards:
         return devices
     number = next((n for n, device in enumerate(devices) if device.kind == "vif"), None)
     if number is None or devices[number].backend["bridge"] != DEFAULT_BRIDGE:
-        raise UserError(
-            f"ports can be forwarded to a guest whose first interface is on {DEFAULT_BRIDGE}; see vif=[...]"
-        )
+        raise UserError(f"only a guest whose first interface (vif) is on {DEFAULT_BRIDGE} can have ports forwarded")
     device = devices[number]
     nodes = {**device.backend, "forward": " ".join(forwards)}
     return (*devices[:number], replace(device, backend=nodes), *devices[number + 1 :])

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 from frames import HostBytes
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from euxen.abi.io import netif
@@ -62,6 +62,7 @@ def test_toeplitz(vector: tuple[str, int, str, int, int, int], native: None) -> 
 
 
 @given(st.binary(max_size=64))
+@settings(deadline=None)
 def test_hashes_of_nonsense(native: None, data: bytes) -> None:
     key = HostBytes(KEY + bytes(40))
     for start in (b"", bytes(12) + b"\x08\0\x45", bytes(12) + b"\x86\xdd\x60"):
