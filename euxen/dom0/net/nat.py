@@ -284,13 +284,13 @@ class NatPort(Port):
             self._passts[port], self._addresses[port] = passt, address
         return address
 
-    def _echo(self, request: int, source: Port) -> None:
+    def _echo(self, request: int) -> None:
         """Answer a ping of the gateway: passt can't everywhere (net.ipv4.ping_group_range)."""
         shop = self._lan.workshop
         size = shop.bring(request)
         if size and echo.reply(shop.address, size):
             own_packet(shop.packets, shop.machine_address, shop.address, size, 0)
-            source.send(shop.packets, 1, self)
+            self._lan.receive(self, shop.packets, 1)
 
     def detach(self, port: Port) -> None:
         """Serve a port no more, if it was served."""
@@ -313,7 +313,7 @@ class NatPort(Port):
                 packets += others * STRIDE
                 count -= others
                 if count:
-                    self._echo(packets, source)
+                    self._echo(packets)
                     packets += STRIDE
                     count -= 1
             return
