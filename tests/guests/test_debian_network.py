@@ -165,9 +165,9 @@ class Debian:
 
     def do(self, command: str) -> str:
         """What a command says."""
-        self.type(f"{command}; echo do''ne\n")
+        self.type(f"{command}; echo fini''shed\n")
         self.expect("\n")
-        return self.expect("done").replace("\r\n", "\n")
+        return self.expect("finished").replace("\r\n", "\n")
 
 
 TRAFFIC = 64 * MIB
@@ -189,7 +189,8 @@ def test_guests_on_a_bridge(debian_cloud: DebianGuest, tmp_path: Path) -> None:
     data = debian_cloud.busybox.read_bytes()
     times = TRAFFIC // len(data) + 1
     expected = hashlib.sha1(data * times).hexdigest()
-    for sender, receiver, address in ((*guests, 2), (*guests[::-1], 1)):
+    for address in (2, 1):
+        receiver, sender = guests[address - 1], guests[2 - address]
         receiver.type("nc -l -p 5000 | sha1sum; echo recei''ved\n")
         receiver.expect("\n")
         sender.do("sleep 1")

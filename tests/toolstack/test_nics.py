@@ -61,8 +61,8 @@ def test_nodes(services: Services) -> None:
         "mtu": "1500",
     }
     assert nodes(services, LIBXL) == {"backend": BACKEND, **by_libxl, "state": "1", "hotplug-status": ""}
-    features = ("sg", "gso-tcpv4", "gso-tcpv6", "ipv6-csum-offload", "rx-copy", "multicast-control", "ctrl-ring")
-    features += ("dynamic-multicast-control", "split-event-channels")
+    features = ["sg", "gso-tcpv4", "gso-tcpv6", "ipv6-csum-offload", "rx-copy", "multicast-control", "ctrl-ring"]
+    features += ["dynamic-multicast-control", "split-event-channels"]
     assert nodes(services, BACKEND) == {
         **by_libxl,
         "state": "2",
