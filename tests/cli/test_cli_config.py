@@ -101,6 +101,9 @@ def test_warnings_come_with_their_places(tmp_path: Path) -> None:
         ({"memory": 64, "maxmem": 32}, "maxmem < memory"),
         ({"memory": 16777216}, "the domain would take "),
         ({"bootloader": "pygrub"}, "`bootloader' is refused"),
+        ({"disk": ["/no/such,raw,xvda,w"]}, "disk xvda: /no/such is not there"),
+        ({"disk": ["/,raw,xvda,r"]}, "disk xvda: / is neither a file nor a block device"),
+        ({"disk": ["/no/such,raw,foo,w"]}, "disk foo: Invalid or unsupported virtual disk identifier foo"),
     ],
 )
 def test_refusals(settings: dict[str, object], told: str, tmp_path: Path) -> None:

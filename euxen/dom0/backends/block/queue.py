@@ -1,8 +1,8 @@
 """One block ring at work: requests are taken, done and answered, by any thread of the device's pool.
 
-An event has a worker take all that is on the ring. What it can read without waiting it answers at once; the rest it
-shares with other workers, so that it overlaps, and goes on with its part. Each part is answered as one: its pages are
-let go, its responses pushed, and the front end notified once, if it wants that.
+An event has a worker take all that is on the ring. What it can read without waiting it answers at once; the rest is
+for all workers, so that it overlaps, and each takes a part whenever it has time. A part is answered as one: its pages
+are let go, its responses pushed, and the front end notified once, if it wants that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
 from euxen.abi.io.blkif import (
     BLKIF_OP_DISCARD,
@@ -38,7 +37,7 @@ from euxen.dom0.backends.ring import BackRing, RingError
 from euxen.dom0.storage import Storage
 
 WORKERS = 4
-"""How many threads a device has, and into how many parts work is divided."""
+"""How many threads a device has: so many requests that have to wait can do so at once."""
 
 
 Answer = tuple[Request, int]
@@ -71,6 +70,8 @@ class Queue:
         self._stopped = False
         self._held: deque[Request] = deque()
         """Requests that were taken from the ring and wait: the first is a write barrier."""
+        self._to_do: deque[Request] = deque()
+        """Requests that wait for a worker who has time."""
         self._under_way = 0
         """Requests that are being done."""
         self._alone = False
@@ -159,12 +160,21 @@ class Queue:
         if any(request.indirect_segments for request in requests):
             requests = self._with_segments(requests)
         slow = self._try_reads(requests)
-        if not slow:
-            return
-        size = -(-len(slow) // WORKERS)
-        for start in range(size, len(slow), size):
-            self._pool.put(partial(self._do_part, slow[start : start + size]))
-        self._do_part(slow[:size])
+        with self._lock:
+            self._to_do.extend(slow)
+        for _number in range(min(len(slow), WORKERS) - 1):
+            self._pool.put(self._help)
+        self._help()
+
+    def _help(self) -> None:
+        while part := self._next_part():
+            self._do_part(part)
+
+    def _next_part(self) -> list[Request]:
+        """Less the less there is: one that takes long keeps few others waiting, and none if there are few."""
+        with self._lock:
+            size = min(max(len(self._to_do) // (2 * WORKERS), 1), len(self._to_do))
+            return [self._to_do.popleft() for _number in range(size)]
 
     def _with_segments(self, requests: list[Request]) -> list[Request]:
         """Look into indirect pages. A copy of each is made, and then checked."""
