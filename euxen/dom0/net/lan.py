@@ -16,12 +16,12 @@ from typing import Protocol
 
 from euxen.abi.grant_table import GNTST_okay
 from euxen.abi.structure import Structure, u64
+from euxen.cpu.native import spinlock
 from euxen.cpu.native.memory import Memory, Record
 from euxen.dom0.net.bridge import Bridge
 from euxen.dom0.net.copying import Copier, gather
 from euxen.dom0.net.packet import MAX_FRAME, STRIDE, NetPacket, runs, word_at
 from euxen.dom0.net.segmentation import MAX_SEGMENTS
-from euxen.hypervisor import spinlock
 from euxen.hypervisor.control import Control
 
 WORKSHOP_ORDER = 6
