@@ -21,9 +21,10 @@ from typing import IO
 
 from euxen.cpu.native.memory import Memory, Record
 from euxen.dom0.net import echo, stream
+from euxen.dom0.net.coalescing import coalesce
 from euxen.dom0.net.copying import Copier
 from euxen.dom0.net.lan import Lan, LanLock, Port
-from euxen.dom0.net.packet import ETH_HLEN, STRIDE, NetPacket, own_packet, word_at
+from euxen.dom0.net.packet import ETH_HLEN, STRIDE, NetPacket, NetPiece, own_packet, word_at
 from euxen.hypervisor.control import Control
 
 NETWORK = IPv4Network("10.0.2.0/24")
@@ -122,6 +123,7 @@ class Passt:
         self._copiers = Copier(control), Copier(control)
         self._areas = control.allocate_pages(STREAM_ORDER), control.allocate_pages(STREAM_ORDER)
         self._packets = Memory(FRAMES_AT_ONCE * NetPacket.size)
+        self._pieces = Memory(FRAMES_AT_ONCE * NetPiece.size)
         self._in, self._out = self._stream(0), self._stream(1)
         self._pending = bytearray()
         self.lost = 0
@@ -211,6 +213,7 @@ class Passt:
         while count := stream.parse(self._in.address):
             if count < 0:
                 return False
+            count = coalesce(self._packets.address, count, self._pieces.address)
             with self._lock:
                 if self._closed:
                     return False

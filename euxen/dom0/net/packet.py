@@ -94,15 +94,6 @@ def run_length(packets: int, count: int) -> int:
 
 
 @native
-def total_size(packets: int, count: int) -> int:
-    """How many bytes a batch has."""
-    total = 0
-    for n in range(count):
-        total += load64(packets + n * NetPacket.size + NetPacket.size_)
-    return total
-
-
-@native
 def ether_type(header: int, size: int) -> int:
     """The EtherType of a frame, behind a VLAN tag if there is one; 0 for what cannot be seen."""
     if size < ETH_HLEN:
@@ -113,7 +104,7 @@ def ether_type(header: int, size: int) -> int:
     return kind
 
 
-VLAN, IPV4, IPV6, ARP = 0x0081, 0x0008, 0xDD86, 0x0608
+VLAN, IPV4, IPV6 = 0x0081, 0x0008, 0xDD86
 """EtherTypes, as native code loads them: the first byte lowest."""
 
 

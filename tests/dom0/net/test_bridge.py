@@ -23,10 +23,12 @@ class Model(RuleBasedStateMachine):
         self.seen: dict[bytes, tuple[str, float]] = {}
         """Behind which port a host was seen last, and when."""
         self.now = 0.0
+        self.made = 0
 
     @rule()
     def add(self) -> None:
-        port = f"vif{len(self.ports)}.{self.now}.{id(object())}"
+        self.made += 1
+        port = f"vif{self.made}.0"
         self.ports.append(port)
         self.bridge.add(port)
 

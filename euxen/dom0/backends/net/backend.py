@@ -182,6 +182,8 @@ class NetBackend(Port):
             pages.unmap()
             raise
         queue = _Queue(Link(self._control, lan, transmitter, receiver), pages)
+        # Nothing is put onto the ring before there is a port by which to tell of it: the front end would not be told.
+        queue.link.record["broken"] = 1
         self._queues.append(queue)
         rate = parse_rate(nodes.configured("rate"))
         if rate is not None:
@@ -206,6 +208,7 @@ class NetBackend(Port):
         record["transmit_port"], record["receive_port"] = ports[0], ports[-1]
         for port, (_handler, native) in zip(ports, handlers, strict=True):
             self._events.handle_natively(port, native, record.address)
+        record["broken"] = 0
 
     def _remote_ports(self, directory: str) -> list[int]:
         """The front end's ports: one, or one for each ring. Raises DeviceError."""
