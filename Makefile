@@ -6,7 +6,7 @@ PYTHON ?= python3
 export PYTHON
 
 # What the tests compare with and compile with; euxen itself needs none of it.
-TEST_PACKAGES := gcc binutils libc6-dev libxen-dev cpio lzop lz4 zstd bzip2 xz-utils e2fsprogs
+TEST_PACKAGES := gcc binutils libc6-dev libxen-dev cpio lzop lz4 zstd bzip2 xz-utils e2fsprogs passt tcpdump
 
 .PHONY: help setup demo test check bench docs clean
 .DEFAULT_GOAL := help

@@ -13,7 +13,7 @@ from euxen.toolstack.debian import DebianGuest, Flavour, fetch_debian
 @pytest.fixture(scope="session")
 def native() -> None:
     """Every native function compiled and loaded, and the engine's library with it."""
-    import euxen.hypervisor.pcpu  # noqa: F401 imports all there is of native functions
+    import euxen.toolstack.machine  # noqa: F401 imports all there is of native functions
     from euxen.cpu.native import library
     from euxen.cpu.unicorn.engine import UnicornEngine
     from euxen.hypervisor.machine import cache_directory

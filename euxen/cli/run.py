@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +64,20 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--name", help="the domain's name (default: the kernel's file name)")
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="destroy the domain after this time")
     parser.add_argument("--log", action="store_true", help="show the hypervisor's own log on standard error")
+    parser.add_argument(
+        "--forward",
+        action="append",
+        default=[],
+        metavar="tcp:PORT:PORT",
+        help="let connections to a port of the host reach one of the guest's, by its first interface on xenbr0",
+    )
+    parser.add_argument(
+        "--pcap",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="capture what passes a bridge or an interface (default: xenbr0; the guest's first one is vif1.0)",
+    )
     parser.add_argument("--xenstored-path", metavar="SOCKET", help="a socket for xenstore-ls and its like")
     parser.set_defaults(run=run, wrong_usage=parser.error)
 
@@ -101,20 +117,30 @@ def run(arguments: argparse.Namespace) -> int:
     _check_name(config.name)
 
     # Only now, because this loads the engine.
+    from euxen.dom0.net.nat import MISSING
+    from euxen.dom0.net.networks import DEFAULT_BRIDGE
     from euxen.toolstack.create import create, destroy
     from euxen.toolstack.foreground import Foreground, Wakeup
     from euxen.toolstack.machine import Host, memory_for
+    from euxen.toolstack.nics import with_forwards
     from euxen.toolstack.request import request_for
 
     request = request_for(config)
+    request = replace(request, devices=with_forwards(request.devices, arguments.forward))
     for warning in config.warnings:
         tell(warning)
-    host = Host(memory_for(request.allowed_memory), _progress())
+    if any(nic.bridge in (None, DEFAULT_BRIDGE) for nic in config.nics) and shutil.which("passt") is None:
+        tell(MISSING.format(bridge=DEFAULT_BRIDGE))
+    host = Host(memory_for(request.allowed_memory, len(config.nics)), _progress())
     log: deque[str] = deque(maxlen=LOG_LINES)
     listen = _log_to_stderr if arguments.log else log.append
     host.machine.console.listener = listen
     host.hypervisor.domain0.console_write = _console_log(listen, 0)
-    with Wakeup() as wakeup, _xenstored_socket(host, arguments.xenstored_path):
+    with (
+        Wakeup() as wakeup,
+        _xenstored_socket(host, arguments.xenstored_path),
+        _captures(host, arguments.pcap),
+    ):
         running = create(host, request, wakeup.wake)
         domain = host.hypervisor.find(running.domid)
         assert domain is not None
@@ -135,6 +161,21 @@ def _xenstored_socket(host: Host, path: str | None) -> contextlib.AbstractContex
         return host.services.xenstored_socket(Path(path))
     except OSError as error:
         raise UserError(f"xenstored cannot listen at {path} ({error.strerror}); name another path") from error
+
+
+@contextlib.contextmanager
+def _captures(host: Host, wanted: list[str]) -> Iterator[None]:
+    """Captures of bridges and interfaces. Raises UserError."""
+    from euxen.dom0.net.networks import DEFAULT_BRIDGE
+
+    with contextlib.ExitStack() as stack:
+        for text in wanted:
+            name, equals, path = text.rpartition("=")
+            try:
+                stack.enter_context(host.services.networks.capture(name if equals else DEFAULT_BRIDGE, Path(path)))
+            except OSError as error:
+                raise UserError(f"{path} cannot be written ({error.strerror}); name another file") from error
+        yield
 
 
 def _config_of_file(arguments: argparse.Namespace) -> DomainConfig:

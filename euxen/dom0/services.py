@@ -13,10 +13,12 @@ from pathlib import Path
 
 from euxen.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE
 from euxen.dom0.backends.block.backend import block_drivers
+from euxen.dom0.backends.net.backend import net_drivers
 from euxen.dom0.console.ring import ConsoleRing
 from euxen.dom0.domain_events import DomainEvents, Fate
 from euxen.dom0.evtchn import Evtchn
-from euxen.dom0.xenbus.bus import BackendBus
+from euxen.dom0.net.networks import Networks
+from euxen.dom0.xenbus.bus import BackendBus, Make
 from euxen.dom0.xenstore import Connection, XenStore, XenStoreRing
 from euxen.dom0.xenstore_client import XenStoreClient
 from euxen.dom0.xenstore_socket import XenStoreSocket
@@ -120,7 +122,12 @@ class Services:
         self._xenstored.client = self.xenstore
         self._consoles: dict[int, _Console] = {}
         self.xenstore.write("/tool/xenstored", "")
-        self.backends = BackendBus(self.xenstore, block_drivers(control, self.events, self.log), self.log)
+        self.networks = Networks(control, self.log)
+        drivers: dict[str, Make] = {
+            **block_drivers(control, self.events, self.log),
+            **net_drivers(control, self.events, self.networks, self.log),
+        }
+        self.backends = BackendBus(self.xenstore, drivers, self.log)
         """Whatever the toolstack puts below Domain 0's ``backend`` directory."""
 
     def log(self, line: str) -> None:

@@ -29,7 +29,7 @@ from euxen.abi.grant_table import GnttabCopy
 from euxen.abi.hvm_op import HVMOP_set_param, XenHvmParam
 from euxen.abi.sched import SchedRemoteShutdown
 from euxen.abi.structure import Structure
-from euxen.abi.xen import CONSOLEIO_write
+from euxen.abi.xen import DOMID_SELF, CONSOLEIO_write
 from euxen.cpu.native.memory import Memory
 from euxen.hypervisor import sched
 from euxen.hypervisor.caller import Kernel
@@ -45,6 +45,7 @@ from euxen.hypervisor.hypercalls.memory import memory_op
 from euxen.hypervisor.hypercalls.mmu import check_owner
 from euxen.hypervisor.hypercalls.sched import remote_shutdown
 from euxen.hypervisor.hypervisor import Hypervisor
+from euxen.hypervisor.machine import PAGE_SIZE, Machine
 from euxen.hypervisor.mm import mmuext
 from euxen.hypervisor.mm.page import ERESTART
 from euxen.hypervisor.mm.pagetable import PGT_TABLES, finish_old_guest_table
@@ -71,6 +72,19 @@ class GrantLimits:
 
 
 DEFAULT_GRANT_LIMITS = GrantLimits()
+
+
+class OwnPages:
+    """Frames in a row that a domain whose kernel is this program has for itself."""
+
+    def __init__(self, machine: Machine, first: int, order: int) -> None:
+        self.first, self.order = first, order
+        """The first frame, and the logarithm of how many there are."""
+        self.size = PAGE_SIZE << order
+        self.memory = machine.ram[first * PAGE_SIZE : first * PAGE_SIZE + self.size]
+        self.machine_address = first * PAGE_SIZE
+        self.address = machine.ram_address + self.machine_address
+        """Where native code finds them."""
 
 
 class Control:
@@ -257,6 +271,26 @@ class Control:
             frames = Memory(8 * count)
             frames.view[:] = buffer.data
         return frames.words()
+
+    def allocate_pages(self, order: int) -> OwnPages:
+        """XENMEM_increase_reservation: ``2 ** order`` more frames in a row for the caller itself."""
+        with self.lock, self._kernel.lend(bytes(8)) as buffer:
+            op = mem.XenMemoryReservation(
+                extent_start=buffer.address, nr_extents=1, extent_order=order, domid=DOMID_SELF
+            )
+            if self.memory_op(mem.XENMEM_increase_reservation, op) != 1:
+                raise XenError(XEN_ENOMEM)
+            first = int.from_bytes(buffer.data, "little")
+        return OwnPages(self.caller.machine, first, order)
+
+    def free_pages(self, pages: OwnPages) -> None:
+        """XENMEM_decrease_reservation: give back what ``allocate_pages`` gave. Nobody looks at it any more."""
+        pages.memory.release()
+        with self.lock, self._kernel.lend(pages.first.to_bytes(8, "little")) as buffer:
+            op = mem.XenMemoryReservation(
+                extent_start=buffer.address, nr_extents=1, extent_order=pages.order, domid=DOMID_SELF
+            )
+            self.memory_op(mem.XENMEM_decrease_reservation, op)
 
     def claim_pages(self, domid: int, pages: int) -> None:
         """XENMEM_claim_pages: promise a domain that it can have so many pages; 0 takes that back."""

@@ -23,9 +23,13 @@ XEN_OVERHEAD = 16 << 20
 """Bytes that Xen itself uses of a machine's memory, beside a word per frame."""
 
 
-def memory_for(domains: int) -> int:
-    """How much memory a machine needs, in bytes, for domains with ``domains`` bytes together."""
-    return domains + domains // 256 + XEN_OVERHEAD
+INTERFACE_OVERHEAD = 2 << 20
+"""Bytes that Domain 0 needs for a network interface of a guest's."""
+
+
+def memory_for(domains: int, interfaces: int = 0) -> int:
+    """How much memory a machine needs, in bytes, for domains with ``domains`` bytes and so many interfaces together."""
+    return domains + domains // 256 + interfaces * INTERFACE_OVERHEAD + XEN_OVERHEAD
 
 
 class Host:

@@ -13,6 +13,7 @@ from euxen.toolstack.errors import UserError
 from euxen.toolstack.files import read_file
 from euxen.toolstack.kernel.image import KernelImage, read_kernel
 from euxen.toolstack.kernel.layout import GuestKind
+from euxen.toolstack.nics import nic_device
 
 LIBXL_MAXMEM_CONSTANT = 1 << 20
 """How much more than its memory a domain may have, in bytes: tools/libs/light/libxl_internal.h. A PVH guest needs some
@@ -80,7 +81,7 @@ def request_for(config: DomainConfig) -> Request:
         max_event_channels=config.max_event_channels,
         grant_limits=grant_limits(config),
         ramdisk_path=None if config.ramdisk is None else str(config.ramdisk),
-        devices=tuple(map(disk_device, config.disks)),
+        devices=(*map(disk_device, config.disks), *map(nic_device, config.nics)),
     )
 
 

@@ -75,12 +75,12 @@ def test_settings_behind_it_count_more(tmp_path: Path) -> None:
 
 
 def test_warnings_come_with_their_places(tmp_path: Path) -> None:
-    path = config(tmp_path, vcpus=2, vif="['']", colour="blue")
+    path = config(tmp_path, vcpus=2, vtpm="['']", colour="blue")
     path.write_text(path.read_text().replace("\"['']\"", "['']"))
     done = run("run", path)
     assert done.returncode == 0
     assert sorted(done.stderr.decode().splitlines()) == [
-        f"euxen: {path}:5: `vif' is ignored: euxen has no network interfaces yet",
+        f"euxen: {path}:5: `vtpm' is ignored: euxen has no virtual TPMs",
         f"euxen: {path}:6: unknown option `colour' is ignored",
         "euxen: guest is to have 2 vCPUs, and gets 1 vCPU: euxen runs no more in a guest yet.",
     ]

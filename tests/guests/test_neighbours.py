@@ -20,7 +20,7 @@ MEMORY = 160
 PATIENCE = 120.0
 """Seconds for what takes one when the host has nothing else to do."""
 PEACEFUL = {"console", "operations", "sched", "time"}
-NOT_ALONE = {"block", "pair", "preemption", "privileged", "start_of_day", "unprivileged", "xsa_domctl"}
+NOT_ALONE = {"block", "net", "pair", "preemption", "privileged", "start_of_day", "unprivileged", "xsa_domctl"}
 """Sources of tests that attack nobody, and of those that need a machine of their own."""
 ATTACKS = [
     (path.stem, test)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kernels import SOURCES, boot, kernel_tests
 
-NOT_ALONE = {"block", "pair", "preemption", "privileged", "start_of_day", "xsa_domctl"}
+NOT_ALONE = {"block", "net", "pair", "preemption", "privileged", "start_of_day", "xsa_domctl"}
 """Those for which another module chooses images, or what else they are given."""
 TESTS = [
     (path.stem, test)

@@ -25,22 +25,6 @@ static struct disk disks[3];
 static u8 ring_pages[3][MAX_PAGES][PAGE_SIZE] PAGE_ALIGNED;
 static u8 data[16][PAGE_SIZE] PAGE_ALIGNED;
 
-static unsigned int new_port(void)
-{
-    struct evtchn_alloc_unbound op = {.dom = DOMID_SELF, .remote_dom = 0};
-
-    REQUIRE_EQ(hypercall(event_channel_op, EVTCHNOP_alloc_unbound, &op), 0);
-    set_port_mask(op.port, false);
-    return op.port;
-}
-
-static void close_port(unsigned int port)
-{
-    struct evtchn_close op = {port};
-
-    REQUIRE_EQ(hypercall(event_channel_op, EVTCHNOP_close, &op), 0);
-}
-
 static unsigned int index_of(struct disk *disk)
 {
     return disk - disks;

@@ -165,4 +165,21 @@ static inline void await(struct xenbus_device *device, unsigned int state)
         yield();
 }
 
+/* A fresh port for a back end of Domain 0's. */
+static inline unsigned int new_port(void)
+{
+    struct evtchn_alloc_unbound op = {.dom = DOMID_SELF, .remote_dom = 0};
+
+    REQUIRE_EQ(hypercall(event_channel_op, EVTCHNOP_alloc_unbound, &op), 0);
+    set_port_mask(op.port, false);
+    return op.port;
+}
+
+static inline void close_port(unsigned int port)
+{
+    struct evtchn_close op = {port};
+
+    REQUIRE_EQ(hypercall(event_channel_op, EVTCHNOP_close, &op), 0);
+}
+
 #endif

@@ -192,14 +192,11 @@ def release_both(source: int, dest: int) -> int:
 
 
 @native
-def copy_one(ld: int, op: int) -> int:
+def copy_between(ld: int, op: int, source: int, dest: int) -> int:
     """Do a struct gnttab_copy at a host address for a domain: GNTST_*, or AGAIN with nothing done.
 
-    What it has found stays in the domain's table for the next; ``copy_end`` lets go of it.
+    What it has found stays in ``source`` and ``dest``, a CopyBuf each, for the next; ``release_both`` lets go of it.
     """
-    table = table_of(ld)
-    source = table + GrantTableRecord.source
-    dest = table + GrantTableRecord.dest
     length = load16(op + GnttabCopy.len)
     status = GNTST_okay
     if length:
@@ -213,6 +210,13 @@ def copy_one(ld: int, op: int) -> int:
         release_buf(dest)
     store16(op + GnttabCopy.status, status)
     return status
+
+
+@native
+def copy_one(ld: int, op: int) -> int:
+    """The same with what belongs to the domain's vCPU; ``copy_end`` lets go."""
+    table = table_of(ld)
+    return copy_between(ld, op, table + GrantTableRecord.source, table + GrantTableRecord.dest)
 
 
 @native

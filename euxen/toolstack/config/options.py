@@ -116,7 +116,7 @@ OPTIONS: dict[str, Option] = {
     "rtc_timeoffset": _ignored(Form.NUMBER, "the guest's clock shows UTC", "0"),
     # Devices.
     "disk": _honoured(Form.STRINGS),
-    "vif": _ignored(Form.STRINGS, "euxen has no network interfaces yet"),
+    "vif": _honoured(Form.STRINGS),
     "vif2": _ignored(Form.ANY, "netchannel2 is no more"),
     "p9": _ignored(Form.STRINGS, "euxen has no 9pfs shares yet"),
     "channel": _ignored(Form.STRINGS, "euxen has no channels yet"),
