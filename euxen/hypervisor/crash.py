@@ -54,12 +54,17 @@ def crash(vcpu: Vcpu, registers: Registers, reason: int, detail: int) -> None:
 
 def crash_for(vcpu: Vcpu, registers: Registers, sentence: str) -> None:
     """Crash the domain: log its state and say why."""
+    report(vcpu, registers, sentence)
+    vcpu.domain.crash(sentence)
+
+
+def report(vcpu: Vcpu, registers: Registers, sentence: str) -> None:
+    """Log why the domain crashes, and its state (__domain_crash)."""
     log = vcpu.domain.machine.printk
     log(f"domain_crash called: {sentence}")
     log(f"Domain {vcpu.domain.domid} (vcpu#{vcpu.vcpu_id}) crashed on cpu#0:")
     for line in dump(vcpu, registers):
         log(line)
-    vcpu.domain.crash(sentence)
 
 
 def _sentence(registers: Registers, reason: int, detail: int) -> str:

@@ -194,7 +194,7 @@ class Running:
         """Let a domain that has shut down go on (domain_resume)."""
         with self.machine.lock:
             self.pause()
-            self.shutdown_code = None
+            self.shutdown_code = self.crash_reason = None
             if self.is_shut_down:
                 self.is_shut_down = False
                 self.record["pause_count"] -= 1

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from euxen.abi.errno import XEN_EFAULT
 from euxen.abi.xen import HYPERVISOR_multicall, MulticallEntry
 from euxen.cpu.registers import MASK, Registers
+from euxen.hypervisor import crash
 from euxen.hypervisor.errors import Continuation, GuestFault
 from euxen.hypervisor.hypercalls import compat, table
 from euxen.hypervisor.vcpu import Vcpu
@@ -22,8 +23,13 @@ LOW = 0xFFFF_FFFF
 
 def make_hypercall(vcpu: Vcpu, registers: Registers) -> bool:
     """Make it. False if the guest has to make it again, for the rest."""
-    if vcpu.hvm is not None and not registers.long_mode:
-        return _make_32(vcpu, registers)
+    is_whole = _make_32(vcpu, registers) if vcpu.hvm is not None and not registers.long_mode else _make(vcpu, registers)
+    if vcpu.domain.crash_reason is not None:
+        crash.report(vcpu, registers, vcpu.domain.crash_reason)
+    return is_whole
+
+
+def _make(vcpu: Vcpu, registers: Registers) -> bool:
     try:
         if registers[RAX] == HYPERVISOR_multicall:
             registers[RAX] = _multicall(vcpu)
