@@ -32,7 +32,7 @@ demo: setup ## boot Debian in a PV guest: a shell on a terminal, else a script
 
 test: setup ## run all tests
 	@scripts/install-packages $(TEST_PACKAGES)
-	@$(VENV)/bin/pytest $(TESTS)
+	@$(VENV)/bin/pytest --numprocesses auto --dist worksteal $(TESTS)
 
 check: setup ## style, types, and which layer may import which
 	$(VENV)/bin/ruff check

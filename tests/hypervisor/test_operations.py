@@ -18,13 +18,17 @@ SPARE = 4 << 20
 def results() -> dict[tuple[str, int], int]:
     """What a guest was answered, by hypercall and command."""
     outcomes = (
-        boot("operations", "every_command"),
-        boot("operations", "every_management_command", privileged=True, spare=SPARE),
+        (10, boot("operations", "every_command")),
+        (10, boot("operations", "every_management_command", privileged=True, spare=SPARE)),
+        (16, boot("operations", "every_command", mode="64")),
     )
-    for outcome in outcomes:
+    told = {}
+    for base, outcome in outcomes:
         outcome.check_passed()
-    told = [line.split() for outcome in outcomes for line in outcome.console.splitlines()[:-1]]
-    return {(hypercall, int(command)): int(result) for hypercall, command, result in told}
+        for line in outcome.console.splitlines()[:-1]:
+            hypercall, command, result = line.split()
+            told[hypercall, int(command, base)] = int(result, base)
+    return told
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.hypercall)

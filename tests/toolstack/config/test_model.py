@@ -201,7 +201,6 @@ def test_warnings() -> None:
     assert config.cmdline == "a"
     assert sorted(config.warnings) == [
         "f:3: ignoring root= and extra= in favour of cmdline=",
-        "f:5: `vif' is ignored: euxen has no network interfaces yet",
         "f:5: the netdev parameter is deprecated, please use gatewaydev instead",
         "f:6: `bootloader_args' is ignored: euxen runs no boot loader yet",
         "f:6: specifying bootloader_args as a string is deprecated; please use a list of arguments",
