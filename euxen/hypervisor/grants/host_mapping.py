@@ -42,12 +42,17 @@ def _note_mapped(domain: int, frame: int, writable: int) -> int:
 
 
 @native
+def _kind_of(flags: int) -> int:
+    """The p2m_type_t of a mapping."""
+    return p2m.p2m_grant_map_ro if flags & GNTMAP_readonly else p2m.p2m_grant_map_rw
+
+
+@native
 def _create_p2m_mapping(domain: int, address: int, frame: int, flags: int) -> int:
     """Put a frame at a guest frame, which is named by its address: GNTST_*."""
     if flags & ~GNTMAP_readonly != GNTMAP_host_map:
         return GNTST_general_error
-    kind = p2m.p2m_grant_map_ro if flags & GNTMAP_readonly else p2m.p2m_grant_map_rw
-    error = p2m.add_page(domain, shr(address, pg.PAGE_SHIFT), frame, kind)
+    error = p2m.add_page(domain, shr(address, pg.PAGE_SHIFT), frame, _kind_of(flags))
     if error == -XEN_EPERM:
         crash(load64(domain + DomainRecord.block), CRASH_P2M)
     return GNTST_general_error if error else GNTST_okay
@@ -55,11 +60,11 @@ def _create_p2m_mapping(domain: int, address: int, frame: int, flags: int) -> in
 
 @native
 def _replace_p2m_mapping(domain: int, address: int, frame: int, new_address: int, flags: int) -> int:
-    """Take it out again: GNTST_*."""
+    """Take it out again: GNTST_*. Xen takes an entry that allows less or more, and leaves the right one behind."""
     if new_address or flags & GNTMAP_contains_pte:
         return GNTST_general_error
     entry = p2m.get_entry(domain, shr(address, pg.PAGE_SHIFT))
-    if not p2m.is_grant(entry) or p2m.mfn_of(entry) != frame:
+    if p2m.type_of(entry) != _kind_of(flags) or p2m.mfn_of(entry) != frame:
         return GNTST_general_error
     return GNTST_general_error if p2m.remove_page(domain, shr(address, pg.PAGE_SHIFT), frame) else GNTST_okay
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from euxen.abi.hvm_params import HVM_PARAM_TRIPLE_FAULT_REASON
 from euxen.abi.sched import SHUTDOWN_poweroff
-from euxen.cpu.block import CpuBlock
+from euxen.cpu.block import P2M_EXECUTE, CpuBlock
 from euxen.cpu.engine import Engine, ExitReason
 from euxen.cpu.native.language import call3, load64, native
 from euxen.cpu.registers import Registers
@@ -105,9 +105,9 @@ class HvmCpu:
         return size + 1
 
     def _mmio(self, vcpu: Vcpu) -> None:
-        """An access that nothing emulates: of code (hvm_hap_nested_page_fault)."""
-        address = self.block["exit_info"]
-        if p2m.get_entry(vcpu.domain.record.address, address >> 12):
+        """An access that nothing emulates: of code, or by an instruction that is rare (hvm_hap_nested_page_fault)."""
+        address, wanted = self.block["exit_info"], self.block["exit_detail"]
+        if wanted & P2M_EXECUTE and p2m.get_entry(vcpu.domain.record.address, address >> 12):
             crash.crash_for(vcpu, self.registers, f"The guest executes what is only lent to it, at {address:#x}.")
         else:
             inject(self.block.address, TRAP_gp_fault, 0)

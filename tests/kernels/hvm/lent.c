@@ -73,6 +73,36 @@ TEST(twice)
     CHECK_EQ(unmap_at(HOLE_PAGE(1), handles[1]), GNTST_bad_handle);
 }
 
+/* A mapping is undone where it is: not by the address of one that allows less, which would leave the other behind. */
+TEST(each_by_its_own_address)
+{
+    grant_handle_t writable, readable;
+
+    REQUIRE_EQ(map_at(WRITABLE, HOLE, GNTMAP_host_map, &writable), GNTST_okay);
+    REQUIRE_EQ(map_at(WRITABLE, HOLE_PAGE(1), GNTMAP_host_map | GNTMAP_readonly, &readable), GNTST_okay);
+    CHECK(unmap_at(HOLE_PAGE(1), writable) < 0);
+    CHECK(unmap_at(HOLE, readable) < 0);
+    CHECK_EQ(unmap_at(HOLE, writable), GNTST_okay);
+    store(HOLE, 0xbad);
+    store(HOLE_PAGE(1), 0xbad);
+    CHECK_EQ(load(HOLE_PAGE(1)), 0x600d);
+    CHECK_EQ(unmap_at(HOLE_PAGE(1), readable), GNTST_okay);
+}
+
+/* What an instruction writes there that nothing emulates. */
+TEST(rare_stores_to_what_is_for_reading)
+{
+    grant_handle_t readable;
+
+    REQUIRE_EQ(map_at(READABLE, HOLE, GNTMAP_host_map | GNTMAP_readonly, &readable), GNTST_okay);
+    TRAP_OF("fxsave (%0)", :: "r"(HOLE) : "memory");
+    TRAP_OF("lock incl (%0)", :: "r"(HOLE) : "memory");
+    TRAP_OF("lock cmpxchg8b (%0)", :: "r"(HOLE), "a"(0x600d), "b"(0xbad), "c"(0), "d"(0) : "memory");
+    TRAP_OF("sidt (%0)", :: "r"(HOLE) : "memory");
+    CHECK_EQ(load(HOLE), 0x600d);
+    CHECK_EQ(unmap_at(HOLE, readable), GNTST_okay);
+}
+
 TEST(copies)
 {
     ulong page = (ulong)alloc_page();
