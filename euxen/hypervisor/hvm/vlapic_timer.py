@@ -23,6 +23,8 @@ from euxen.hypervisor.hvm.vlapic import stop_timer, vlapic_set_irq
 from euxen.hypervisor.records import DomainRecord, MachineRecord, VcpuRecord
 
 APIC_BUS_CYCLE_NS = 10
+SHORTEST_PERIOD = 100_000
+"""In ns; a guest that asks for less would do nothing else any more."""
 FAR_FUTURE = 1 << 61
 """In ns: later than any timer fires."""
 MODE_MASK, MODE_ONESHOT, MODE_PERIODIC, MODE_TSC_DEADLINE = 3 << 17, 0, 1 << 17, 2 << 17
@@ -85,7 +87,7 @@ def create_timer(vcpu: int, delta: int, period: int) -> int:
     hvm = hvm_of(vcpu)
     time = now_for(vcpu)
     stop_timer(hvm)
-    store64(hvm + HvmVcpuRecord.timer_period, period)
+    store64(hvm + HvmVcpuRecord.timer_period, max(period, SHORTEST_PERIOD) if period else 0)
     store64(hvm + HvmVcpuRecord.timer_last_update, time)
     store64(hvm + HvmVcpuRecord.timer_deadline, time + delta)
     return 0

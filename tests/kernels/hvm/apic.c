@@ -249,6 +249,21 @@ TEST(periodic)
     CHECK_EQ(apic_read(APIC_TMCCT), 0);
 }
 
+/* No more interrupts than ten in a millisecond. */
+TEST(a_period_that_is_too_short)
+{
+    u64 began = system_time();
+
+    enable();
+    apic_write(APIC_TDCR, 0xb);
+    apic_write(APIC_LVTT, APIC_PERIODIC | VECTOR);
+    apic_write(APIC_TMICT, 1);
+    sti();
+    wait_for_interrupt(VECTOR, 50);
+    CHECK(system_time() - began >= 49 * MILLISECOND / 10);
+    cli();
+}
+
 TEST(masked)
 {
     u64 end;
