@@ -22,7 +22,7 @@ from euxen.hypervisor.continuation import DEFER, PREEMPTED
 from euxen.hypervisor.errors import Continuation, GuestFault, XenError
 from euxen.hypervisor.grants import operations
 from euxen.hypervisor.hvm.hypercall import native_32
-from euxen.hypervisor.hypercalls import table
+from euxen.hypervisor.hypercalls import physmap, table
 from euxen.hypervisor.hypercalls.vcpu_op import area_registered
 from euxen.hypervisor.vcpu import Vcpu
 
@@ -175,20 +175,26 @@ def _gfn(frame: int) -> int:
 
 
 def _add_to_physmap_batch(caller: Vcpu, arguments: list[int]) -> int:
+    """In parts of no more than are added at once: a call that goes on has nothing translated twice."""
     op = _load(caller, abi.CompatAddToPhysmapBatch, arguments[1])
     start = arguments[0] >> COMMAND_BITS
     native = memory.XenAddToPhysmapBatch(domid=op.domid, space=op.space, size_=op.size_, errs=op.errs)
     native.u.foreign_domid = op.u
     if start >= op.size_:
         return _passed_on(caller, xen.HYPERVISOR_memory_op, arguments, 1, native)[0]
-    with caller.xlat.lend(bytes(8 * op.size_)) as idxs, caller.xlat.lend(bytes(8 * op.size_)) as gpfns:
-        for number in range(start, op.size_):
-            for source, target in ((op.idxs, idxs), (op.gpfns, gpfns)):
-                frame = int.from_bytes(caller.read(source + 4 * number, 4), "little")
-                wide = _gfn(frame) if target is gpfns else frame
-                target.data[8 * number : 8 * number + 8] = struct.pack("<Q", wide)
-        native.idxs, native.gpfns = idxs.address, gpfns.address
-        return _passed_on(caller, xen.HYPERVISOR_memory_op, arguments, 1, native)[0]
+    count = min(op.size_ - start, physmap.AT_ONCE)
+    native.size_ = start + count
+    idxs = struct.unpack(f"<{count}I", caller.read(op.idxs + 4 * start, 4 * count))
+    gpfns = struct.unpack(f"<{count}I", caller.read(op.gpfns + 4 * start, 4 * count))
+    with (
+        caller.xlat.lend(struct.pack(f"<{count}Q", *idxs)) as wide_idxs,
+        caller.xlat.lend(struct.pack(f"<{count}Q", *map(_gfn, gpfns))) as wide_gpfns,
+    ):
+        native.idxs, native.gpfns = wide_idxs.address - 8 * start, wide_gpfns.address - 8 * start
+        result = _passed_on(caller, xen.HYPERVISOR_memory_op, arguments, 1, native)[0]
+    if result == 0 and native.size_ < op.size_:
+        raise Continuation(native.size_ << COMMAND_BITS | memory.XENMEM_add_to_physmap_batch, arguments[1])
+    return result
 
 
 def _remove_from_physmap(caller: Vcpu, arguments: list[int]) -> int:

@@ -201,6 +201,34 @@ TEST(batches)
     CHECK_EQ(memory_op(XENMEM_add_to_physmap_batch, &op), -XEN_EACCES);
 }
 
+/* More than are done at once, so that the call is made again and again; what is done is not looked at once more. */
+TEST(a_long_batch)
+{
+    enum { COUNT = IS_64 ? 300 : 0x8000 };
+    static xen_ulong_t idxs[COUNT];
+    static xen_pfn_t gpfns[COUNT];
+    static int errs[COUNT];
+    struct xen_add_to_physmap_batch op = {.domid = DOMID_SELF, .space = XENMAPSPACE_gmfn, .size = COUNT};
+    ulong page = (ulong)alloc_page();
+
+    for ( unsigned int at = 0; at < COUNT; at++ )
+    {
+        idxs[at] = FIRST + COUNT;
+        gpfns[at] = FIRST + at;
+        errs[at] = 1;
+    }
+    store(page, 3);
+    idxs[COUNT - 1] = TO_PFN(page);
+    set_xen_guest_handle(op.idxs, idxs);
+    set_xen_guest_handle(op.gpfns, gpfns);
+    set_xen_guest_handle(op.errs, errs);
+    CHECK_EQ(memory_op(XENMEM_add_to_physmap_batch, &op), 0);
+    for ( unsigned int at = 0; at < COUNT - 1; at++ )
+        REQUIRE_EQ(errs[at], -XEN_EINVAL);
+    CHECK_EQ(errs[COUNT - 1], 0);
+    CHECK_EQ(load(HOLE_PAGE(COUNT - 1)), 3);
+}
+
 TEST(spaces_that_are_none)
 {
     struct xen_add_to_physmap op = {.domid = 0, .space = XENMAPSPACE_shared_info, .gpfn = FIRST};
