@@ -101,9 +101,9 @@ def _reservation(caller: Vcpu, arguments: list[int]) -> int:
             return start
     with caller.xlat.lend(struct.pack(f"<{len(frames)}Q", *frames)) as extents:
         native.extent_start, native.nr_extents = extents.address, len(frames)
-        done = _part(caller, operation, native)
+        done, preempted = _part(caller, operation, native)
         _tell_extents(caller, op, start, frames, bytes(extents.data))
-    if done == len(frames) and start + done < op.nr_extents and len(frames) == count:
+    if preempted or (done == len(frames) and start + done < op.nr_extents and len(frames) == count):
         raise Continuation(start + done << COMMAND_BITS | operation, arguments[1])
     return start + done
 
@@ -119,15 +119,13 @@ def _readable(caller: Vcpu, address: int, count: int) -> list[int]:
     return frames
 
 
-def _part(caller: Vcpu, operation: int, op: memory.XenMemoryReservation) -> int:
-    """Make the operation for a part of the list: how many of it are done. A part goes on by itself."""
-    command = operation
+def _part(caller: Vcpu, operation: int, op: memory.XenMemoryReservation) -> tuple[int, bool]:
+    """Make the operation for a part of the list: how many of it are done, and whether it was preempted."""
     with caller.xlat.lend(bytes(op)) as buffer:
-        while True:
-            try:
-                return table.call(caller, xen.HYPERVISOR_memory_op, command, buffer.address, 0, 0, 0)
-            except Continuation as continuation:
-                command = continuation.arguments[0]
+        try:
+            return table.call(caller, xen.HYPERVISOR_memory_op, operation, buffer.address, 0, 0, 0), False
+        except Continuation as continuation:
+            return continuation.arguments[0] >> COMMAND_BITS, True
 
 
 def _tell_extents(
