@@ -199,7 +199,7 @@ def _remove_from_physmap(caller: Caller, argument: int, start: int) -> int:
     domain = domain_named(caller, op.domid, check)
     with changing(caller, domain, abi.XENMEM_remove_from_physmap, argument):
         record, gfn = domain.record.address, signed(op.gpfn)
-        page = p2m.get_page_from_gfn(record, gfn)
+        page = 0 if p2m.is_grant(p2m.get_entry(record, gfn)) else p2m.get_page_from_gfn(record, gfn)
         if not page:
             raise XenError(XEN_ENOENT)
         try:

@@ -194,10 +194,11 @@ def get_page_and_type_from_gfn(domain: int, gfn: int, kind: int) -> int:
 def guest_remove_page(domain: int, gfn: int) -> int:
     """Take a frame from a domain, which is free once nobody refers to it; 0 if it has none there.
 
-    guest_remove_page in xen/common/memory.c.
+    What is lent, though it be by the domain itself, only its unmapping takes out.
+    Source: guest_remove_page in xen/common/memory.c.
     """
     entry = get_entry(domain, gfn)
-    if not entry:
+    if not entry or is_grant(entry):
         return 0
     mfn = mfn_of(entry)
     page = page_of(load64(domain + DomainRecord.machine), mfn)

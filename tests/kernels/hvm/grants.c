@@ -86,6 +86,24 @@ TEST(map_for_reading)
     CHECK_EQ(unmap_at(HOLE, handle), GNTST_okay);
 }
 
+/* What is mapped goes by its unmapping alone, even where the frame is its own. */
+TEST(nothing_else_unmaps)
+{
+    ulong page = (ulong)alloc_page(), other = (ulong)alloc_page();
+    grant_handle_t handle;
+
+    init();
+    store(page, 17);
+    lend(FIRST_REF, page, false);
+    REQUIRE_EQ(map_at(FIRST_REF, HOLE, GNTMAP_host_map, &handle), GNTST_okay);
+    CHECK_EQ(decrease(FIRST), 0);
+    CHECK(remove_from_physmap(FIRST) < 0);
+    CHECK(add_to_physmap(XENMAPSPACE_gmfn, TO_PFN(other), FIRST) < 0);
+    CHECK(add_to_physmap(XENMAPSPACE_gmfn, FIRST, FIRST + 1) < 0);
+    CHECK_EQ(load(HOLE), 17);
+    CHECK_EQ(unmap_at(HOLE, handle), GNTST_okay);
+}
+
 TEST(several_mappings)
 {
     ulong page = (ulong)alloc_page();
