@@ -214,6 +214,8 @@ def _transfer_one(domain: Domain, op: abi.GnttabTransfer) -> int:
 
 def _give(giver: Domain, taker: Domain, ref: int, frame: int) -> int:
     """Give a stolen frame to a domain: GNTST_*."""
+    if taker.is_hvm:
+        return abi.GNTST_general_error  # its p2m changes only while it does not run
     if taker.grant_table.record["version"] == 1 and frame >> 32:
         return abi.GNTST_address_too_big
     if not transferring.reserve_page(taker.record.address):
