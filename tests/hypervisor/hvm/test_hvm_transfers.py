@@ -6,10 +6,10 @@ from small_domains import COUNT, DATA, SmallDomain, address, make_control
 from small_hvm import PAGES, SmallHvm
 
 from euxen.abi.grant_table import (
-    GrantEntryV1,
     GNTST_general_error,
     GNTTABOP_transfer,
     GnttabTransfer,
+    GrantEntryV1,
     GTF_accept_transfer,
 )
 from euxen.abi.xen import HYPERVISOR_grant_table_op
@@ -23,7 +23,7 @@ TRANSFER = (
 
 
 def test_no_hvm_domain_gets_one(native: None) -> None:
-    """Where its memory is is its own to change, while it runs; so the frame is lost, as where there is no room for it."""
+    """Where its memory is changes only while it does not run; so the frame is lost, as if there were no room for it."""
     control = make_control()
     free = control._hypervisor.machine.record["free_pages"]
     taker, giver = SmallHvm(control, "jmp .", spare=1), SmallDomain(control, TRANSFER)
