@@ -24,7 +24,7 @@ def test_a_reservation_lets_others_go_first(monkeypatch: pytest.MonkeyPatch) -> 
     memory = {STRUCTURE: bytes(op), EXTENTS + 4 * 5: struct.pack("<15I", *range(15))}
     lender = Lender()
     caller = SimpleNamespace(read=lambda address, size: memory[address][:size], xlat=lender)
-    made = []
+    made: list[int] = []
 
     def call(_caller: Any, _number: int, command: int, argument: int, *_rest: int) -> int:
         assert not made, "it was made again at once"
