@@ -14,6 +14,8 @@ from assembler import assemble
 from bare import CODE, DATA, PAGE_DIRECTORY, PAGE_FAULT, STACK, SUPERPAGE, SYSCALL, TIMEOUT, TRAP, BareEngine, Outcome
 
 from euxen.cpu import state
+from euxen.cpu.engine import ExitReason
+from euxen.cpu.exits import request_exit
 from euxen.cpu.policy import PV_FEATURES, cpu_leaves
 from euxen.cpu.unicorn.engine import UnicornEngine
 
@@ -218,6 +220,29 @@ def test_a_kick_before_the_run_is_not_lost(engine: BareEngine) -> None:
     engine.place(CODE, assemble("0: jmp 0b", 64, CODE))
     engine.engine.kick()
     assert engine.finish() == Outcome(TIMEOUT)
+
+
+def test_a_kick_waits_behind_an_exit(engine: BareEngine) -> None:
+    """One that has been asked for is not lost for another that the kick may be for: nobody is interrupted any more."""
+    interrupted: list[int] = []
+
+    def end(block: int, _how: int) -> int:
+        engine.engine.kick()
+        request_exit(block, int(ExitReason.HYPERCALL), 5)
+        return 0
+
+    def interrupt(block: int) -> int:
+        interrupted.append(block)
+        return 0
+
+    kept = set_handler(engine, "on_syscall", 2, end), set_handler(engine, "on_interrupt", 1, interrupt)
+    engine.reset()
+    engine.place(CODE, assemble("syscall; 0: jmp 0b", 64, CODE))
+    engine.engine.block["exit_reason"] = 0
+    engine.engine.run()
+    assert (engine.engine.block["exit_reason"], engine.engine.block["exit_info"]) == (ExitReason.HYPERCALL, 5)
+    assert interrupted == []
+    del kept
 
 
 # ---- Handlers ----

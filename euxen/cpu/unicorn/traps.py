@@ -152,7 +152,8 @@ def exec_interrupt(cpu: int, _request: int) -> int:
     block = load64(cpu + layout.CPU_OPAQUE)
     store32(cpu + layout.CPU_INTERRUPT_REQUEST, 0)
     store64(block + CpuBlock.kicked, 0)
-    call1(load64(block + CpuBlock.on_interrupt), block)
+    if load64(block + CpuBlock.exit_reason) == 0:  # else it comes back anyway, and nobody may ask for anything else
+        call1(load64(block + CpuBlock.on_interrupt), block)
     return 1
 
 

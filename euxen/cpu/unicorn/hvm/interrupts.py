@@ -52,7 +52,8 @@ def exec_interrupt(cpu: int, _request: int) -> int:
     store32(cpu + layout.CPU_INTERRUPT_REQUEST, 0)
     if load64(block + CpuBlock.kicked):
         store64(block + CpuBlock.kicked, 0)
-        call1(load64(block + CpuBlock.on_interrupt), block)
+        if load64(block + CpuBlock.exit_reason) == 0:  # else it comes back anyway, and nobody may ask for anything else
+            call1(load64(block + CpuBlock.on_interrupt), block)
     settle(block)
     if load64(block + CpuBlock.exit_reason):
         return 1
