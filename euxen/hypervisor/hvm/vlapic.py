@@ -68,8 +68,11 @@ EXIT_SHUTDOWN = int(ExitReason.SHUTDOWN)
 def vlapic_set_irq(vcpu: int, vector: int) -> int:
     """Request an edge-triggered interrupt of a vCPU. From any thread."""
     hvm = hvm_of(vcpu)
-    if vector < FIRST_VECTOR:
-        return _received_illegal(vcpu, hvm)
+    return _received_illegal(vcpu, hvm) if vector < FIRST_VECTOR else _request(vcpu, hvm, vector)
+
+
+@native
+def _request(vcpu: int, hvm: int, vector: int) -> int:
     clear_vector(hvm, APIC_TMR, vector)
     if not test_and_set_vector(hvm, APIC_IRR, vector):
         vcpu_kick(vcpu)
@@ -95,11 +98,7 @@ def _note_error(hvm: int, mask: int) -> int:
 
 @native
 def _tell_error(vcpu: int, hvm: int, vector: int) -> int:
-    if vector:
-        clear_vector(hvm, APIC_TMR, vector)
-        if not test_and_set_vector(hvm, APIC_IRR, vector):
-            vcpu_kick(vcpu)
-    return 0
+    return _request(vcpu, hvm, vector) if vector else 0
 
 
 @native

@@ -84,7 +84,8 @@ def _vcpu(caller: Caller) -> Vcpu:
 # Parameters.
 
 
-def _set_param(caller: Caller, argument: int) -> None:
+def _param_named(caller: Caller, argument: int) -> tuple[abi.XenHvmParam, Domain, HvmDomain]:
+    """The request for a parameter, and the domain whose it is. Raises XenError."""
     op = abi.XenHvmParam.unpack_from(caller.read(argument, abi.XenHvmParam.size))
     if op.index >= params.HVM_NR_PARAMS:
         raise XenError(XEN_EINVAL)
@@ -92,9 +93,14 @@ def _set_param(caller: Caller, argument: int) -> None:
     if domain.hvm is None:
         raise XenError(XEN_EINVAL)
     xsm.hvm_param(caller.domain, domain)
-    _may_set(caller.domain, domain, domain.hvm, op.index, op.value)
+    return op, domain, domain.hvm
+
+
+def _set_param(caller: Caller, argument: int) -> None:
+    op, domain, hvm = _param_named(caller, argument)
+    _may_set(caller.domain, domain, hvm, op.index, op.value)
     index, value = _checked(caller, domain, op.index, op.value)
-    domain.hvm.params[index] = value
+    hvm.params[index] = value
 
 
 def _may_set(source: Domain, domain: Domain, hvm: HvmDomain, index: int, value: int) -> None:
@@ -165,21 +171,15 @@ def _set_callback_via(domain: Domain, via: int) -> None:
 
 
 def _get_param(caller: Caller, argument: int) -> None:
-    op = abi.XenHvmParam.unpack_from(caller.read(argument, abi.XenHvmParam.size))
-    if op.index >= params.HVM_NR_PARAMS:
-        raise XenError(XEN_EINVAL)
-    domain = _domain_named(caller, op.domid)
-    if domain.hvm is None:
-        raise XenError(XEN_EINVAL)
-    xsm.hvm_param(caller.domain, domain)
+    op, domain, hvm = _param_named(caller, argument)
     if op.index in DEPRECATED:
         raise XenError(XEN_EINVAL)
     if op.index not in READ_BY_GUEST and domain is caller.domain:
         raise XenError(XEN_EPERM)
     if op.index == params.HVM_PARAM_VM86_TSS:
-        op.value = domain.hvm.params[params.HVM_PARAM_VM86_TSS_SIZED] & LOW
+        op.value = hvm.params[params.HVM_PARAM_VM86_TSS_SIZED] & LOW
     else:
-        op.value = domain.hvm.params[op.index]
+        op.value = hvm.params[op.index]
     caller.write(argument, bytes(op))
 
 

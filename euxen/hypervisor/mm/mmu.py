@@ -83,6 +83,14 @@ def start_batch(vcpu: int, requests: int, count: int, pdone: int, foreign: int) 
 
 
 @native
+def next_request(block: int, owner: int, done: int, place: int, source: int, size: int) -> int:
+    """Copy the next request of a batch to ``place``; -ERESTART if the ``owner`` of the tables or others go first."""
+    if put_old_guest_table(owner) or (done and load64(block + CpuBlock.kicked)):
+        return -ERESTART
+    return -XEN_EFAULT if copy_from_guest(block, place, source, size) else 0
+
+
+@native
 def finish_batch(vcpu: int, rest: int, count: int, pdone: int, foreign: int, error: int) -> int:
     """The answer to a batch of which ``count`` requests are left, or have the rest of it done later."""
     if error == -ERESTART:
@@ -182,11 +190,8 @@ def mmu_update(
     error = 0
     done = 0
     while done < count:
-        if put_old_guest_table(pt_owner) or (done and load64(block + CpuBlock.kicked)):
-            error = -ERESTART
-            break
-        if copy_from_guest(block, request, requests, MmuUpdate.size):
-            error = -XEN_EFAULT
+        error = next_request(block, pt_owner, done, request, requests, MmuUpdate.size)
+        if error:
             break
         pointer = load64(request + MmuUpdate.ptr)
         value = load64(request + MmuUpdate.val)

@@ -5,7 +5,7 @@ Source: do_mmuext_op and new_guest_cr3 in xen/arch/x86/mm.c.
 
 from __future__ import annotations
 
-from euxen.abi.errno import XEN_EACCES, XEN_EFAULT, XEN_EINVAL, XEN_ENOSYS, XEN_EOPNOTSUPP, XEN_EPERM
+from euxen.abi.errno import XEN_EACCES, XEN_EINVAL, XEN_ENOSYS, XEN_EOPNOTSUPP, XEN_EPERM
 from euxen.abi.xen import (
     MMUEXT_CLEAR_PAGE,
     MMUEXT_COPY_PAGE,
@@ -28,11 +28,10 @@ from euxen.abi.xen import (
 )
 from euxen.cpu.block import CpuBlock
 from euxen.cpu.native.language import and64, call2, call3, copy, fill, load32, load64, native, or64, store64
-from euxen.hypervisor.guest_access import LOAD, addr_ok, copy_from_guest, guest_host, put_guest
+from euxen.hypervisor.guest_access import LOAD, addr_ok, guest_host, put_guest
 from euxen.hypervisor.mm import page as pg
-from euxen.hypervisor.mm.mmu import GO_ON, MMU_UPDATE_PREEMPTED, done_before, finish_batch, start_batch
+from euxen.hypervisor.mm.mmu import GO_ON, MMU_UPDATE_PREEMPTED, done_before, finish_batch, next_request, start_batch
 from euxen.hypervisor.mm.page import (
-    ERESTART,
     get_page_from_mfn,
     host_of,
     page_of,
@@ -233,13 +232,9 @@ def mmuext_op(block: int, operations: int, count: int, pdone: int, foreign: int,
     error = 0
     done = 0
     while done < count:
-        if put_old_guest_table(pg_owner) or (done and load64(block + CpuBlock.kicked)):
-            error = -ERESTART
-            break
-        if copy_from_guest(block, op, operations, MmuextOp.size):
-            error = -XEN_EFAULT
-            break
-        error = _mmuext(block, vcpu, op, pg_owner)
+        error = next_request(block, pg_owner, done, op, operations, MmuextOp.size)
+        if not error:
+            error = _mmuext(block, vcpu, op, pg_owner)
         if error:
             break
         operations += MmuextOp.size

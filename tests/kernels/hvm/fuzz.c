@@ -3,32 +3,7 @@
  * ports, page tables and memory. The command line: anything SEED COUNT, where both are hexadecimal.
  */
 #include "runtime/kernel.h"
-
-static u32 state;
-
-static u32 any(void)
-{
-    state ^= state << 13;
-    state ^= state >> 17;
-    state ^= state << 5;
-    return state * 0x2c9277b5u;
-}
-
-static u32 below(u32 end)
-{
-    return (any() >> 3) % end;
-}
-
-static u32 number(const char **text)
-{
-    u32 value = 0;
-
-    while ( **text == ' ' )
-        ++*text;
-    for ( ; **text && **text != ' '; ++*text )
-        value = value * 16 + (**text <= '9' ? **text - '0' : **text - 'a' + 10);
-    return value;
-}
+#include "random.h"
 
 /* Where most arguments point: words that are plausible in some structure or other. */
 static ulong area[2][PAGE_SIZE / sizeof(ulong)] PAGE_ALIGNED;

@@ -4,6 +4,7 @@
  * where both are hexadecimal.
  */
 #include "runtime/kernel.h"
+#include "random.h"
 
 #define TIMER 0x77
 #define IST_1 36
@@ -20,33 +21,9 @@ static struct {
 } saved;
 
 static u8 code[2 * PAGE_SIZE] PAGE_ALIGNED, data[4 * PAGE_SIZE] PAGE_ALIGNED;
-static u32 state, count;
+static u32 count;
 
 static void go_on(void) __attribute__((noreturn, used));
-
-static u32 any(void)
-{
-    state ^= state << 13;
-    state ^= state >> 17;
-    state ^= state << 5;
-    return state * 0x2c9277b5u;
-}
-
-static u32 below(u32 end)
-{
-    return (any() >> 3) % end;
-}
-
-static u32 number(const char **text)
-{
-    u32 value = 0;
-
-    while ( **text == ' ' )
-        ++*text;
-    for ( ; **text && **text != ' '; ++*text )
-        value = value * 16 + (**text <= '9' ? **text - '0' : **text - 'a' + 10);
-    return value;
-}
 
 /* ---- Staying alive ---- */
 
